@@ -4,16 +4,9 @@
     python -m generative.fidelity --simulator exact --data_dir recordings/X --out plots/exact
     python -m generative.fidelity --simulator simulators/X --data_dir recordings/X --num_trials 50 --out plots/quick
 
-In worlds of the test split, the simulator is shown three frames of a recorded history. From there an actor acts in the
-real world: the trained policy, an untrained one, or one that always goes ahead; the simulator is given the same
-actions, and the policy sees what it shows. Compared with it: the last frame again and again, of each part of a view
-what most often follows it given the action (markov), and the simulator with the actions of other trials (shuffled).
-Of a game: the trained agent acts, one at random, or one that always goes right and jumps; compared are the last frame,
-the mean picture, and shuffled actions.
-
-Writes fidelity.json, fidelity.md and fidelity.png to the simulator's folder, or to --out. The analyses read the first
-one, and refuse a simulator that is not good enough. They ask for the trained actor in 100 episodes of the test split or
-more; what has less goes to --out.
+Trials, measures and baselines: docs/generative.md, docs/coinrun.md. Writes fidelity.json, fidelity.md and fidelity.png
+to the simulator's folder, or to --out. The analyses read the first one, and refuse a simulator that is not good enough.
+They ask for the trained actor in 100 episodes of the test split or more; what has less goes to --out.
 """
 
 import shlex
@@ -26,7 +19,7 @@ from generative.domains.registry import DOMAINS, domain_of_recording, load_recor
 from generative.recordings.format import open_recording
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MODEL, TrialSettings, evaluate, fidelity_line, write_fidelity
-from mop.common.cli import as_flags, declared, parse, setting
+from mop.common.cli import as_flags, changes_of, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, whole_digest
 
@@ -65,9 +58,7 @@ def main() -> int:
     result["agent_sha256"] = whole_digest(agent)
     what = f"simulator {Path(settings.simulator).name}, recording {recording.folder.name}"
     title = f"{what}, {result['settings']['num_trials']} episodes of the {settings.split} split"
-    changed = [field.name for field in declared(Settings) if getattr(settings, field.name) != field.default]
-    words = {name: getattr(settings, name) for name in changed}
-    words |= {"actors": ",".join(actors)} if settings.actors else {}
+    words = changes_of(settings) | ({"actors": ",".join(actors)} if settings.actors else {})
     command = shlex.join(["python", "-m", "generative.fidelity", *as_flags(words)])
     write_fidelity(folder, result, f"`{command}`", title, domain.fidelity.measures)
     if "trained" in result["actors"]:

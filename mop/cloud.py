@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol
 from mop.artifacts.checkpoints import FoundCheckpoint, quick_config
 from mop.artifacts.results import load_table_rows, merge_results
 from mop.artifacts.run_paths import CACHE_DIR, RESULTS_TABLE, RunKey
-from mop.common.cli import required, setting
+from mop.common.cli import as_flags, required, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, write_atomic
 from mop.common.reading import reading
@@ -143,7 +143,7 @@ def evaluation_jobs(settings: EvalSettings) -> list[Job]:
 def merging_job(settings: EvalSettings) -> Job:
     """The table of all results on the volume: an evaluation to which nothing is left."""
     given = {"task": settings.task, "trial": settings.trial, "seed": settings.seed, "update": settings.update}
-    filters = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    filters = as_flags(given)
     filters += ["--final_only"] if settings.final_only else []
     return [*_evaluation(settings), *filters, "--results_path", f"{RESULTS_DIR}/{RESULTS_TABLE}"]
 
@@ -166,8 +166,8 @@ def _only(found: FoundCheckpoint) -> list[str]:
     """The filters of batch_eval.py which fit one checkpoint, in all tasks that it was trained on."""
     key = found.key
     seed = key.trial if key.seed is None else key.seed
-    update = ["--final_only"] if key.update is None else ["--update", str(key.update)]
-    return ["--task", key.trained_on or key.task_id, "--trial", str(key.trial), "--seed", str(seed), *update]
+    given = {"task": key.trained_on or key.task_id, "trial": key.trial, "seed": seed, "update": key.update}
+    return [*as_flags(given), *(["--final_only"] if key.update is None else [])]
 
 
 def _rows(path: str) -> dict[RunKey, dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from generative.recordings.format import BEHAVIOURS, CONFIG, SPLITS, Episode, Recording, load_config
 from generative.simulators.base import EXACT
+from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.plotting.style import counted
 
@@ -53,9 +54,9 @@ def _is_of_game(folder: Path) -> bool:
 def record_small(data_dir: str | None) -> str:
     """Make the small recording, in a process of its own; its folder."""
     folder = Path(data_dir or RECORDINGS_DIR) / SMALL["name"]
-    flags = ["--checkpoint", REPOSITORY / ZOO, "--num_steps", SMALL["num_steps"], "--data_dir", folder.absolute()]
-    flags += ["--resume"] if (folder / CONFIG).is_file() else []
-    words = [sys.executable, "-m", "generative.record", *map(str, flags)]
+    given = {"checkpoint": REPOSITORY / ZOO, "num_steps": SMALL["num_steps"], "data_dir": folder.absolute()}
+    words = [sys.executable, "-m", "generative.record", *as_flags(given)]
+    words += ["--resume"] if (folder / CONFIG).is_file() else []
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     result = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
     if result.returncode:

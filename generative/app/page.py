@@ -22,7 +22,7 @@ from generative.simulators.base import EXACT
 from mop.apps.elements import View
 from mop.apps.flags import SavingSettings
 from mop.apps.template import Page, PageFigure, chosen
-from mop.common.cli import parse, setting
+from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting.style import counted
@@ -272,8 +272,7 @@ def file_of(state: PageState, name: str) -> str:
 def page_of(settings: Settings, state: PageState) -> Page:
     """The page of a step."""
     recording, folder = state.recording, state.recording.folder
-    words = ["--data_dir", folder.as_posix(), *state.choices.flags]
-    words += [] if settings.checkpoint is None else ["--checkpoint", settings.checkpoint]
+    words = ["--data_dir", folder.as_posix(), *state.choices.flags, *as_flags({"checkpoint": settings.checkpoint})]
 
     def describe(name: str) -> list[str]:
         episode, choices, checkpoint = state.episode, state.choices, recording.config["checkpoint"]

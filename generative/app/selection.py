@@ -13,7 +13,7 @@ from generative.app.future_figures import FUTURES, VIEW, WORLD, Agreement
 from generative.app.sheets import Rows, Sizes
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
-from mop.common.cli import as_dict, as_flags, setting
+from mop.common.cli import as_flags, changes_of, setting
 from mop.common.errors import InputError
 from mop.plotting.style import expert_names, short_name
 
@@ -46,9 +46,7 @@ class Choices:
     @property
     def flags(self) -> list[str]:
         """The flags that choose the same again."""
-        words = as_dict(self, ("episode", "step"))
-        changed = {name: value for name, value in words.items() if value != getattr(Choices, name)}
-        return as_flags({"episode": self.episode, "step": self.step} | changed)
+        return as_flags(changes_of(self))
 
 
 class PageState:

@@ -41,7 +41,7 @@ from mop.apps.elements import View, choice_dropdown, several_dropdown
 from mop.apps.flags import SavingSettings
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.run_paths import PLOTS_DIR
-from mop.common.cli import setting
+from mop.common.cli import as_flags, setting
 from mop.common.errors import InputError
 from mop.common.tables import markdown_table
 from mop.plotting.style import counted
@@ -115,11 +115,9 @@ class Choices:
     @property
     def flags(self) -> list[str]:
         """The flags that choose the same again."""
-        words = [] if self.results_dir == RESULTS_DIR else ["--results_dir", self.results_dir]
-        words += ["--run", self.shown.word]
-        words += ["--fork", self.path] if self.path else []
-        words += ["--part", self.part] if self.part not in ("", EVERY) else []
-        return [*words, "--runs", *(other.word for other in self.several)]
+        words = {"results_dir": None if self.results_dir == RESULTS_DIR else self.results_dir, "run": self.shown.word}
+        words |= {"fork": self.path or None, "part": None if self.part in ("", EVERY) else self.part}
+        return as_flags(words | {"runs": [other.word for other in self.several]})
 
     @property
     def line(self) -> LineResult:

@@ -21,7 +21,7 @@ from mop.artifacts.results import load_results, load_table_rows
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR
-from mop.common.cli import setting
+from mop.common.cli import as_flags, setting
 from mop.common.errors import InputError
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
@@ -313,19 +313,17 @@ class Choices:
     def flags(self) -> list[str]:
         """The flags that choose the same again."""
         alpha, steps = self.filters.lpc_alpha, self.filters.env_steps
-        words = ["--worlds", self.filters.worlds, "--lpc_alpha", ALL if alpha is None else f"{alpha:g}"]
-        words += [] if steps is None else ["--env_steps", f"{steps[0]}:{steps[1]}"]
-        words += ["--policy", self.policy]
-        for name, run in (("--left", self.left), ("--right", self.right)):
-            words += [] if run is None else [name, word_of(run)]
-        words += [] if self.analysis == "overall" else ["--analysis", self.analysis]
-        return words + ([] if self.measure in (None, ALL_MEASURES) else ["--map", self.measure])
+        words = {"worlds": self.filters.worlds, "lpc_alpha": ALL if alpha is None else f"{alpha:g}"}
+        words |= {"env_steps": None if steps is None else f"{steps[0]}:{steps[1]}", "policy": self.policy}
+        words |= {side: run and word_of(run) for side, run in (("left", self.left), ("right", self.right))}
+        words |= {"analysis": None if self.analysis == "overall" else self.analysis}
+        return as_flags(words | {"map": None if self.measure == ALL_MEASURES else self.measure})
 
 
 def page_of(args: Settings, choices: Choices, table: "pd.DataFrame") -> Page:
     """The figures across runs; table: of `load_table`."""
-    words = [*choices.flags, "--results_path", *map(str, args.results_path)]
-    words += [] if args.cache_dir == CACHE_DIR else ["--cache_dir", args.cache_dir]
+    places = {"cache_dir": None if args.cache_dir == CACHE_DIR else args.cache_dir}
+    words = [*choices.flags, *as_flags({"results_path": args.results_path} | places)]
     lines = [f"Results: {worlds_name(choices.filters.worlds)}."]
     lines += [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
     figures = _figures(args, choices, table)

@@ -22,6 +22,7 @@ from mop.artifacts.intervention_rows import comparable, load_rows
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, interventions_path
+from mop.common.cli import as_flags
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.files import file_digest
@@ -158,15 +159,14 @@ def state_of(place: Place, expert: Expert, values: Mapping[str, Any], homes: Map
 
 def command_of(run: Run, data: RoutingData, intervention: Intervention | None, variant: str = GATE_ONLY) -> str:
     """The command that makes the row of an intervention in these worlds, or of the standard battery (None)."""
-    checkpoint = _checkpoint_name(run, data)
-    words = ["python", "intervene.py", "--checkpoint", checkpoint]
-    words += [] if run.key.trained_on is None else ["--task", run.key.task_id]
-    words += ["--num_episodes", str(data.header.get("num_episodes", len(data.episodes)))]
-    words += ["--eval_seed", str(data.header["eval_seed"])] if data.header.get("eval_seed") else []
-    words += [] if run.cache_dir == CACHE_DIR else ["--cache_dir", run.cache_dir]
-    words += [] if intervention is None else ["--what", str(intervention)]
-    words += [] if intervention is None or variant == GATE_ONLY else ["--variants", variant]
-    return shlex.join(words)
+    key, header = run.key, data.header
+    flags = {"checkpoint": _checkpoint_name(run, data), "task": None if key.trained_on is None else key.task_id}
+    flags |= {"num_episodes": header.get("num_episodes", len(data.episodes))}
+    flags |= {"eval_seed": header.get("eval_seed") or None}
+    flags |= {"cache_dir": None if run.cache_dir == CACHE_DIR else run.cache_dir}
+    flags |= {"what": None if intervention is None else str(intervention)}
+    flags |= {"variants": None if intervention is None or variant == GATE_ONLY else variant}
+    return shlex.join(["python", "intervene.py", *as_flags(flags)])
 
 
 # --- one world, with and without --------------------------------------------------------------------------------------

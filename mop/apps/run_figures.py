@@ -17,6 +17,7 @@ from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import PLOTS_DIR
+from mop.common.cli import as_flags, changes_of
 from mop.common.files import file_digest
 from mop.plotting.bars import (
     plot_action_frequency,
@@ -195,10 +196,8 @@ class Shown:
     @property
     def flags(self) -> list[str]:
         """The flags of the apps that show the same."""
-        words = [*self.run.flags, *self.run.places]
-        words += [] if self.num_fresh is None else ["--fresh", "--num_episodes", str(self.num_fresh)]
-        words += [] if self.action is None else ["--action", self.action]
-        return words + ([] if self.min_steps == 1 else ["--min_steps", str(self.min_steps)])
+        words = [*self.run.flags, *self.run.places, *([] if self.num_fresh is None else ["--fresh"])]
+        return words + as_flags({"num_episodes": self.num_fresh} | changes_of(self, ("run", "num_fresh")))
 
 
 def page_of(

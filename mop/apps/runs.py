@@ -12,6 +12,7 @@ from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path, find_caches, result_path
+from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 
@@ -74,9 +75,7 @@ class Run:
     def flags(self) -> list[str]:
         """The flags of this program's scripts that choose it."""
         key = self.key
-        words = ["--task", key.task, "--trial", str(key.trial)]
-        words += [] if key.seed is None else ["--seed", str(key.seed)]
-        return words + ([] if key.update is None else ["--update", str(key.update)])
+        return as_flags({"task": key.task, "trial": key.trial, "seed": key.seed, "update": key.update})
 
     @property
     def places(self) -> list[str]:

@@ -11,6 +11,7 @@ from mop.analysis.groups import GROUPINGS
 from mop.analysis.many_runs import NOT_PHASES
 from mop.apps.runs import Run, load_routing
 from mop.artifacts.run_paths import CACHE_DIR, RunKey, find_caches, result_path, task_folder
+from mop.common.cli import as_flags, changes_of
 from mop.common.errors import InputError
 from mop.common.files import find_files
 from mop.common.train_config import FLAGS, RUNTIME_KEYS, complete
@@ -39,13 +40,10 @@ class Asked:
     @property
     def flags(self) -> list[str]:
         """The flags of SCRIPT that ask the same."""
-        words = ["--task", self.task_id]
-        words += [] if self.phases == AUTO_PHASES else ["--phases", self.phases]
-        words += [] if self.state == DEFAULT_STATE else ["--state", *self.state]
-        words += [] if self.action is None else ["--action", self.action]
-        words += [] if self.update is None else ["--update", str(self.update)]
-        words += ["--where", *(f"{name}={value}" for name, value in self.where)] if self.where else []
-        return words + ([] if self.cache_dir == CACHE_DIR else ["--cache_dir", self.cache_dir])
+        changes = changes_of(self, ("task_id",))
+        if self.where:
+            changes["where"] = [f"{name}={value}" for name, value in self.where]
+        return as_flags({"task": self.task_id} | changes)
 
 
 class LeftOut(NamedTuple):

@@ -149,9 +149,20 @@ def as_dict(settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
     return {name: _plain(getattr(settings, name)) for name in fields}
 
 
+def changes_of(settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """The values which differ from the defaults of their fields; leave_out: names of fields."""
+    fields = [field for field in dataclasses.fields(settings) if field.name not in leave_out]
+    values = {field.name: (getattr(settings, field.name), default_of(field)) for field in fields}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
 def as_flags(given: Mapping[str, Any]) -> list[str]:
-    """The words of a command line which gives these values."""
-    return [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+    """The words of a command line which gives these values: several of a list or tuple, none of None."""
+    words = []
+    for name, value in given.items():
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
