@@ -5,15 +5,9 @@
     python -m generative.directions --data_dir recordings/UnlockPickup --behaviours argmax,sampled
     python -m generative.directions --data_dir recordings/coinrun
 
-For each block of the hidden state (each router, each expert, all), on worlds of the training split: PCA, ICA, NMF and a
-small sparse autoencoder. On worlds of the test split: the variance they explain; how well logistic regression reads
-door, hand, goal in view, phase and room from the block, and from the one direction that reads it best in the validation
-worlds; in CoinRun: saw, enemy, lava or crate ahead, coin in view, on the ground. Stability: |cosine| of each direction
-with its partner in a fit on other episodes, from another seed. For each property there is also a direction `probe`,
-from the mean hidden state of one class to the mean of another: "router_0.probe.goal in view", "memory.probe.saw ahead".
-
-Writes directions.npz, which generative.intervene and direction:K take, methods.csv, probes.csv, directions.csv and two
-figures. An interrupted run continues with the next block when the command is given again. See docs/generative.md.
+Methods, properties and what is reported: docs/generative.md, docs/coinrun.md. Writes directions.npz, which
+generative.intervene and direction:K take, methods.csv, probes.csv, directions.csv and two figures. An interrupted run
+continues with the next block when the command is given again.
 """
 
 from dataclasses import dataclass

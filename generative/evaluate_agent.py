@@ -3,11 +3,8 @@
     python -m generative.evaluate_agent --model_file logs/procgen/coinrun/test/seed_0/model_4005888.pt
     python -m generative.evaluate_agent --model_file ... --num_test_levels 1000 --out plots/coinrun
 
-Each level is played once by each actor: the agent with actions sampled and with the likeliest ones, all actions equally
-often (random), and the one action `right and jump`. 95 % intervals: of returns and differences by a bootstrap over
-levels, of success Wilson's. `minus_random` is the difference in the same levels.
-
-Writes evaluation.csv, a row for each actor and set of levels, and episodes.csv, a row for each episode, to --out.
+Actors and intervals: docs/coinrun.md. Writes evaluation.csv, a row for each actor and set of levels, and episodes.csv,
+a row for each episode, to --out.
 """
 
 from dataclasses import dataclass

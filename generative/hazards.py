@@ -3,18 +3,9 @@
     python -m generative.hazards --data_dir recordings/coinrun --simulator simulators/coinrun
     python -m generative.hazards --data_dir recordings/coinrun --simulator simulators/coinrun --num_moments 20
 
-Moments are steps of test levels at which the agent begins a jump: its likeliest action has one, it stands, and a saw,
-an enemy or lava is within --ahead points to its right (and not further up or down). The log-odds of a jump are
-attributed to the patches of the frames 0 to --horizon steps earlier, as generative.saliency does it.
-
-Of each frame: the share of the sizes of all attribution that is on patches that show a hazard, divided by their share
-of the patches that are not black. Chance is 1. Beside it stand the same
-  - without the path through the world;
-  - where the agent stands before a hazard and does not jump;
-  - of an untrained agent, another in each episode, in the same simulator;
-  - with the attribution shuffled among the patches that are not black.
-And the real agent: what its log-odds lose where the hazard is hidden from it in all of the last frames, and where as
-many other patches are that show neither a hazard nor the agent. It only watches then: nothing in the game changes.
+Moments are steps of test levels at which the agent begins a jump with a hazard within --ahead points to its right; the
+log-odds of a jump are attributed to the patches of the frames 0 to --horizon steps earlier. Measures and controls:
+docs/coinrun.md.
 
 Writes to --out moments/ (an .npz for each), frames.csv (a row for each frame and reader), hazards.csv (means with 95 %
 intervals over levels), hazards.md (the answer in words) and hazards.png. Moments that are there are not measured again.

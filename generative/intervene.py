@@ -8,19 +8,12 @@
     python -m generative.intervene --checkpoint model_<t>.pt --directions DIR/directions.npz --num_worlds 200 \
         --from "probe.saw ahead" --to "probe.crate ahead"
 
-K is the number of a direction, its name, in directions.csv, or the end of its name. After each step of the policy:
-    --from K --to K   the step's addition along the first goes along the second
-    --null K          the coordinate is the one of the mean hidden state
-    --clamp K=VALUE   the coordinate is VALUE, in standard deviations from its mean
-    --add K=VALUE     VALUE standard deviations are added to the coordinate
-The policy acts greedily in the same worlds without and with the move, and with its hidden state moved by the same
-amounts, step by step, along random directions of the block. Reported are paired differences with 95 % intervals over
-worlds, and how many random directions have an effect as large. The action of a step is chosen before the move. An agent
-of CoinRun plays levels that no training with a bounded number of levels draws; reported are jumps, where they are, and
-how episodes end.
+K is the number of a direction, its name, in directions.csv, or the end of its name; VALUE counts standard deviations.
+The policy acts greedily in the same worlds without the move, with it, and moved as far along random directions; see
+docs/generative.md and docs/coinrun.md.
 
 Writes a table of episodes for each run, effects.csv, and effect.png. An interrupted run continues when the command is
-given again. See docs/generative.md.
+given again.
 """
 
 import re

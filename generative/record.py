@@ -7,14 +7,8 @@
     python -m generative.record --exp_name recording_exp --env_name coinrun --param_name hard-rec \\
         --num_levels 1000000 --distribution_mode hard --num_checkpoints 200 --model_file model.pt --logdir scratch
 
-Who acts, each for the same share of the steps:
-    argmax   the policy's likeliest action        bot      the BabyAI bot (of BabyAI)
-    sampled  by the policy's probabilities        random   any action
-    epsilon  argmax, with probability --epsilon any action
-    noisy    by the policy's preferences made flatter; of a game, no idle actions, and more to the right
-The policy's memory follows what is executed, whoever acts. A world in which the bot has no answer at the beginning is
-passed over and counted. What is in the folder: docs/generative.md, docs/coinrun.md. Same flags, same bytes. Stopped or
-killed, it keeps what is finished, but for the episodes that ran, and after a kill the last 5,000 steps or so.
+Who acts, and what is in the folder: docs/generative.md, docs/coinrun.md. Same flags, same bytes. Stopped or killed, it
+keeps what is finished, but for the episodes that ran, and after a kill the last 5,000 steps or so.
 """
 
 from dataclasses import dataclass

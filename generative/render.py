@@ -8,11 +8,8 @@
     python -m generative.render --model_file logs/procgen/coinrun/test/seed_0/model_4005888.pt --policy sampled
     python -m generative.render --data_dir recordings/coinrun_X --episode 3 --simulator simulators/coinrun_X --step 10
 
-Each frame shows the world (what the agent sees is brighter), the agent's view, step and action, and below them the
-weights of each router over the whole episode. A simulation begins in the true state at --step, and is given the actions
-of the recording (--actions recorded) or acts by the policy inside it (--actions own); the cells of its view that are
-wrong have a red frame. Of an agent of a game (generative.train_agent), worlds are levels, and frames show what it sees;
-beside a simulation, how far its points are from the true ones.
+What the frames show: docs/generative.md, docs/coinrun.md. A simulation begins in the true state at --step, and is given
+the actions of the recording (--actions recorded) or acts by the policy inside it (--actions own).
 Writes <vid_dir>/<what it shows>.gif or .mp4; an MP4 needs ffmpeg.
 """
 

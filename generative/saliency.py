@@ -6,25 +6,15 @@
     python -m generative.saliency --data_dir recordings/unlock_pickup --of entropy --num_episodes 20 --horizon 12
     python -m generative.saliency --data_dir recordings/coinrun --simulator simulators/coinrun --of jump
 
-Every thing that was there at the step and at each of --horizon steps before it is attributed what it contributes to the
-target: minus the predicted effect of empty floor in its place. Integrated gradients through the closed loop of policy
-and simulator, split by what carried the cause: the policy's memory, the world, or both
-(generative/attribution/integrated_gradients.py).
+Every thing that was there at the step, or up to --horizon steps before, is attributed what it contributes to the target
+(docs/generative.md, docs/coinrun.md).
 Without --episode: recorded test episodes in their order; without --step: the step at which the target is largest.
 {targets}
 
-What can be taken out of the real world is: "truly" is what its absence then changes, with the recorded actions.
-
-In a game, things are those of the 64 squares of a frame that are not black, and absent is what is black. A real game
-cannot be edited. What can be known: each square is hidden from the real agent in that frame alone, and it watches the
-recorded frames that follow. That is the truth of what is seen and remembered, not of what goes through the world;
-agreement.csv holds attribution against it.
-
 Writes to --out for each step an .npz (generative/attribution/explanations.py), a picture of the largest cause, and a
-strip over
-time; causes.csv with all causes, checked.csv with those whose truth is known, causes.md with the largest in words;
-kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both.
-Steps that are there already are not computed again.
+strip over time; causes.csv with all causes, checked.csv with those whose truth is known, causes.md with the largest in
+words; kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both; of a
+game agreement.csv, attribution against the truth. Steps that are there already are not computed again.
 """
 
 import functools

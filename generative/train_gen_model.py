@@ -5,10 +5,8 @@
     python -m generative.train_gen_model --data_dir recordings/X --tgm_exp_name mine --resume        after Ctrl-C, ...
     python -m generative.train_gen_model --data_dir recordings/coinrun_X --param_name hard-rec --device gpu
 
-The model sees the first --num_initializing_steps frames of a window, and simulates --num_sim_steps frames from there;
-its loss is a sum of terms, each with its weight (docs/generative.md; of games docs/coinrun.md). Windows are those of
-training worlds; the model that is best in validation worlds is kept. How good it is in test
-worlds: generative.fidelity.
+The model and the terms of its loss: docs/generative.md, docs/coinrun.md. What is kept is the model that is best in
+validation worlds; how good it is in test worlds: generative.fidelity.
 
 Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, training_curve.png, training_state.pt.
 """

@@ -5,14 +5,8 @@
     python -m generative.validate --data_dir recordings/unlock_pickup --of lpc,routing:2.2 --lags 0,1,2,4,8,16
     python -m generative.validate --data_dir recordings/unlock_pickup --out plots/...      after Ctrl-C, a kill, ...
 
-In episodes of recorded test worlds, at steps drawn by chance and k steps before each: every legal edit of an object
-(removed, of another colour or type, a door opened, closed or locked), alone. The true effect is the change of the
-target at the step in the real world, edited and played on: with the policy acting on what it sees ("acting"), and with
-the recorded actions ("forced"). The prediction is the attribution of the edit
-(generative/attribution/integrated_gradients.py): in each
-simulator, by integrated gradients and by the gradient alone, through the policy's own actions and with the recorded
-ones, with and without the path through the world; and of controls: untrained policies, random numbers, effects that
-are shuffled. For each case Spearman's rank correlation; means with 95 % intervals over episodes.
+Edits, truths, predictors and controls: docs/generative.md. For each case Spearman's rank correlation; means with 95 %
+intervals over episodes.
 {targets}
 
 Writes config.json, cases.jsonl (a line for each case, added as they are measured: the same command goes on where it was

@@ -6,13 +6,8 @@
     python -m generative.visualise --checkpoint ... --maximise lpc --simulator simulators/unlock_pickup
 {targets}
 
-Each level begins as a world of the task. The contents of its cells and the place of the agent are distributions, whose
-logits Adam moves so that the policy, acting in the simulator from there on, has more of the quantity at steps 0 to
-num_steps - 1; generative/synthesis/search.py has the objective, generative/synthesis/levels.py the levels.
-Then the level is built as a real world and the policy plays it; the achieved quantity is reported next to the predicted
-one, and as a percentile of random levels of the task. Survivors, levels that are legal and above --min_percentile, are
-shown; the others are counted. Two controls: the same search without gradients, and an untrained policy in the found
-levels, among its own random levels.
+Levels, the search, its check in the real world and its controls: docs/generative.md; generative/synthesis/search.py has
+the objective.
 
 Writes config.json, summary.json, levels.csv, levels.npz, search.png and, of each survivor, level_<n>.png (and a film)
 to --out. Same flags, same bytes.
