@@ -188,7 +188,6 @@ def test_bad_input_is_one_line(monkeypatch, tmp_path, capsys, shared_recording):
         (*of, "--episode", "999"): "episodes 0 to",
         (*of, "--simulator", "exact", "--step", "999"): "--step 999",
         (*of, "--simulator", "nowhere"): "nowhere",
-        ("--checkpoint", "x.pt", "--format", "avi"): "--format",
         ("--checkpoint", checkpoint, "--task_id", "BabyAI-Nowhere-v0"): "BabyAI-Nowhere-v0",
     }
     check_refused(capsys, render.main, cases)

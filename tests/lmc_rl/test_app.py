@@ -288,7 +288,6 @@ def test_bad_flags_are_one_line(place, monkeypatch, capsys):
         ("--runs", SAC_1, "y"): "y",
         ("--run", SAC_1, "--fork", "9"): "--fork",
         ("--run", SAC_1, "--only", "map"): "--only",
-        ("--width", "x"): "--width",
         ("--run", SAC_1, "--part", "routers"): "--part",
         ("--run", MOP_1, "--part", "ends"): "ends",
     }

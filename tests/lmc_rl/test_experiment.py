@@ -307,7 +307,6 @@ def test_bad_flags_are_one_line(tmp_path, capsys, monkeypatch):
         ("--fork_points", "0.001"): "fork_points",
         ("--fork_points", "0.9", "--fork_buffer_strategy", "fresh"): "--fork_points",
         ("--fork_points", "0.95", "--fork_buffer_strategy", "split", "--buffer_size", "40"): "--fork_points",
-        ("--algo", "PPO"): "algo",
         ("--noise_std", "0.1"): "noise_std",
         ("--perturb", "0.1", "--split_noise", "replay"): "--split_noise",
         ("--total_steps", "40"): "--learning_starts",

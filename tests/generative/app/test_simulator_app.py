@@ -369,8 +369,6 @@ def test_bad_flags_are_one_line(place, monkeypatch, capsys):
         ("--data_dir", "nowhere"): "nowhere/",
         ("--episode", "99999"): "episodes 0 to",
         ("--step", "999"): "steps 0 to",
-        ("--horizon", "99"): "--horizon",
-        ("--since", "bot"): "--since",
         ("--target", "action:fly", "--only", "why"): "action:fly",
         ("--edit", "0,0:remove", "--only", "edited"): "--edit",
         ("--simulator", "nothing", "--only", "imagined"): "nothing",

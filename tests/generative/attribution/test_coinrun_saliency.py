@@ -294,7 +294,6 @@ def test_bad_input_is_one_line_and_code_2(studied, tmp_path, capsys):
         ("--of", "action:toggle"): "action:toggle",
         ("--what", "world"): "--what",
         ("--horizon", 9): "horizon",
-        ("--num_points", 0): "--num_points",
     }
     check_refused(capsys, saliency.main, cases, *common(studied, tmp_path / "out"))
 

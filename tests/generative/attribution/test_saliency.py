@@ -340,7 +340,6 @@ def test_bad_input_is_one_line_and_code_2(recorded, tmp_path, capsys):
         ("--episode", "99999"): "episodes 0 to",
         ("--episode", "0", "--step", "9999"): "steps 0 to",
         ("--simulator", "nowhere"): "nowhere",
-        ("--horizon", "-1"): "--horizon",
         ("--policy", "random"): "--split",
         ("--data_dir", tmp_path): str(tmp_path),
     }

@@ -278,12 +278,10 @@ def test_a_killed_validation_goes_on_to_the_same_bytes(recorded, finished, tmp_p
 def test_bad_input_is_one_line_and_code_2(recorded, tmp_path, capsys):
     cases = {
         ("--lags", "0,x"): "--lags",
-        ("--kinds", "paint"): "--kinds",
         ("--of", "lpc,"): "--of",
         ("--of", "dance"): "dance",
         ("--simulators", "exact,nowhere"): "nowhere",
         ("--split", "test", "--policies", "random"): "--split test",
-        ("--max_edits", "2"): "--max_edits",
     }
     check_refused(capsys, validate.main, cases, *flags_of(recorded[0], tmp_path / "out"))
     assert not list(tmp_path.glob("out/*"))

@@ -154,8 +154,6 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(game_recording, game_mod
         ("--param_name", "hard-rec"): "hard-rec",
         ("--param_name", "huge"): "--param_name",
         ("--policies", "argmax,bot"): "bot",
-        ("--distribution_mode", "medium"): "--distribution_mode",
-        ("--num_levels", -1): "--num_levels",
         ("--data_dir", game_recording.folder, "--num_levels", 50): "num_levels 60, not 50",
         ("--model_file", tiny_checkpoint(tmp_path / "checkpoints")): "--num_levels",
     }

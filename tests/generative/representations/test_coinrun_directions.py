@@ -338,7 +338,6 @@ def test_bad_input_is_one_line_with_exit_code_2(recording, model, studied, tmp_p
         ("--checkpoint", tiny_agent(tmp_path / "other", seed=1)): "--directions",
         ("--checkpoint", tiny_checkpoint(tmp_path / "babyai")): "--directions",
         ("--null", "probe.goal in view"): "probe.goal in view",
-        ("--policy", "greedy"): "--policy",
         ("--eval_seed", 2**30 - 3): "--eval_seed",
     }
     check_refused(capsys, intervene.main, cases, *words)

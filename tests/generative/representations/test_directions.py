@@ -441,7 +441,6 @@ def test_bad_input_is_one_line_with_exit_code_2(recording, tmp_path, capsys):
     cases = {
         ("--blocks", "router_7"): "--blocks",
         ("--behaviours", "argmax,me"): "--behaviours",
-        ("--num_components", 0): "--num_components",
         ("--data_dir", tmp_path): str(tmp_path),
         (): str(out),
         ("--max_rows", 100, "--out", tmp_path / "few"): "--max_rows",

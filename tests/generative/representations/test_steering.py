@@ -405,7 +405,6 @@ def test_bad_input_is_one_line_with_exit_code_2(studied, tmp_path, capsys):
         ("--add", "0=inf"): "--add",
         ("--null", "0", "--checkpoint", tiny_checkpoint(tmp_path / "other", weights_seed=1)): "--directions",
         ("--null", "0", "--directions", studied.checkpoint): str(studied.checkpoint),
-        ("--null", "0", "--num_random", 5): "--num_random",
     }
     check_refused(capsys, command.main, cases, *flags_of(studied, out))
     assert in_process(command.main, *flags_of(studied, out, "--null", "0", num_worlds=5)) == 0

@@ -216,7 +216,6 @@ def test_what_cannot_be_learned_is_refused_in_one_line(game_recording, simulator
         ("--env_name", "caveflyer"): "caveflyer",
         ("--param_name", "babyai"): "--param_name",
         ("--loss_scale_routing", 1): "routing",
-        ("--loss_scale_gen_adv", 1): "--loss_scale_gen_adv",
         ("--device", "nowhere"): "nowhere",
         ("--output_dir", simulator.parent): "--resume",
     }

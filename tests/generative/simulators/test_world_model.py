@@ -256,7 +256,6 @@ def test_what_cannot_be_is_refused(tiny, tmp_path):
         ("loss_scale_gen_adv", 1): "--loss_scale_gen_adv",
         ("env_name", "coinrun"): "--env_name",
         ("param_name", "hard-rec"): "--param_name",
-        ("num_sim_steps", 1): "--num_sim_steps",
     }
     for (name, value), named in cases.items():
         assert named in refusal(train, tiny, tmp_path / "out", **{name: value}), name

@@ -313,8 +313,6 @@ def test_bad_input_is_one_line(monkeypatch, tmp_path, capsys, checkpoint):
         ("--task_id", "BabyAI-Nowhere-v0"): "BabyAI-Nowhere-v0",
         ("--task_id", "BabyAI-KeyInBox-v0"): "boxes",
         ("--simulator", "nowhere"): "nowhere",
-        ("--num_random", "1"): "--num_random",
-        ("--sureness", "1"): "--sureness",
         ("--checkpoint", "missing.pt"): "missing.pt",
         # its quantity is the same in all levels
         ("--checkpoint", tiny_checkpoint(tmp_path / "gru", policy="gru")): "",

@@ -319,7 +319,6 @@ def test_bad_flags_end_with_one_line(capsys):
         ("--played_parts", "routers", "--parts", "all"): "routers",
         ("--checkpoint_dir", "x"): "checkpoint_dir",
         ("--num_trajectories", "4"): "--num_trajectories",
-        ("--nonsense", "2"): "nonsense",
     }
     check_refused(capsys, run_mop.main, cases, *TINY_FLAGS)
 

@@ -142,7 +142,6 @@ def test_bad_input_is_told_in_one_line(checkpoint, taught, capsys):
         ("--what", "swap nowhere.pt"): "nowhere.pt",
         ("--what", f"swap {baseline}"): "routers",
         ("--results_path", "table.txt"): "table.txt",
-        ("--num_episodes", "0"): "num_episodes",
         ("--checkpoint", "checkpoints/x.pt"): "checkpoints/x.pt",
         ("--checkpoint", baseline): "routing",
     }
