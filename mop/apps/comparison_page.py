@@ -313,12 +313,11 @@ class Choices:
     def flags(self) -> list[str]:
         """The flags that choose the same again."""
         alpha, steps = self.filters.lpc_alpha, self.filters.env_steps
-        words: dict[str, str | None] = {
-            "worlds": self.filters.worlds,
-            "lpc_alpha": ALL if alpha is None else f"{alpha:g}",
-        }
+        words: dict[str, str | None] = {"worlds": self.filters.worlds}
+        words |= {"lpc_alpha": ALL if alpha is None else f"{alpha:g}"}
         words |= {"env_steps": None if steps is None else f"{steps[0]}:{steps[1]}", "policy": self.policy}
-        words |= {side: run and word_of(run) for side, run in (("left", self.left), ("right", self.right))}
+        words |= {"left": None if self.left is None else word_of(self.left)}
+        words |= {"right": None if self.right is None else word_of(self.right)}
         words |= {"analysis": None if self.analysis == "overall" else self.analysis}
         return as_flags(words | {"map": None if self.measure == ALL_MEASURES else self.measure})
 
