@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import pickle
 import random
 import shutil
 import struct
@@ -77,7 +78,8 @@ def _zip_bomb(name: str, says: int | None = None) -> bytes:
     return local + central + end
 
 
-def _torch_archive(pickled: bytes) -> bytes:
+def torch_archive(pickled: bytes) -> bytes:
+    """A file of torch.save with this pickle."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
@@ -101,17 +103,28 @@ _DEEP = b"[" * 10**6
 _ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
-_PICKLES = (
-    b"\x80\x02Nr\xff\xff\xff\x3f.",  # the table of the memo
-    b"\x80\x02]r\xff\xff\xff\x3f.",
-    b"\x80\x02c__builtin__\nbytearray\n\x8a\x06" + (10**11).to_bytes(6, "little") + b"\x85R.",
-    b"\x80\x02X\xff\xff\xff\x7f.",
-    b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".",
-    b"\x80\x02cposix\nsystem\nX\x0f\x00\x00\x00touch /executed\x85R.",
-)
+_SHARED = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (k + 1, k, k) for k in range(40)) + b"."
+_KEYS = b"\x80\x02)q\x00" + b"".join(b"h%ch%c\x86q%c" % (k, k, k + 1) for k in range(40)) + b"}h\x28K\x01s."
+PICKLES = {  # that would run something, or take more memory or time than there is
+    "memo": b"\x80\x02Nr\xff\xff\xff\x3f.",
+    "memo of a list": b"\x80\x02]r\xff\xff\xff\x3f.",
+    "bytearray": b"\x80\x02c__builtin__\nbytearray\n\x8a\x06" + (10**11).to_bytes(6, "little") + b"\x85R.",
+    "bytes 8": b"\x80\x05\x96" + (10**12).to_bytes(8, "little") + b".",
+    "text": b"\x80\x02X\xff\xff\xff\x7f.",
+    "shared": _SHARED,
+    "keys": _KEYS,
+    "deep": b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".",
+    "system": b"\x80\x02cposix\nsystem\nX\x0f\x00\x00\x00touch /executed\x85R.",
+    "attributes": b"\x80\x02c_codecs\nencode\n}X\x01\x00\x00\x00aK\x01sb.",
+    "frame": pickle.dumps({"a": 1}, protocol=4),
+}
 _TEXT_BOMBS = (_DEEP, b'{"a":' * 10**5, b"9" * 10**7, b"a," * 10**6, b"\n" * 10**6, b'"' + b"x" * 10**7)
 BOMBS: dict[str, tuple[Callable[[], bytes] | bytes, ...]] = {  # ending of a file -> what may be in its place
-    ".pt": (*map(_torch_archive, _PICKLES), lambda: _zip_bomb("archive/data.pkl"), lambda: _zip_bomb("a/data.pkl", 99)),
+    ".pt": (
+        *map(torch_archive, PICKLES.values()),
+        lambda: _zip_bomb("archive/data.pkl"),
+        lambda: _zip_bomb("a/data.pkl", 99),
+    ),
     ".npz": (
         *(_npz_of(_array_of(shape)) for shape in ((2**50,), (-1,), (2**31, 2**31))),
         *(_npz_of(_array_of((2,), "|O")), lambda: _zip_bomb("units.npy"), lambda: _zip_bomb("units.npy", 99)),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checks import contents, refusal
-from damage import FOREIGN
+from damage import FOREIGN, PICKLES, torch_archive
 from file_kinds import RUN, prepare_run, resume
 from training import train_with
 
@@ -128,36 +128,10 @@ def test_a_message_is_one_line_and_a_lack_of_memory_no_traceback(capsys):
     assert "control" in refusal(Parser().parse_args, ["a\x1b"])
 
 
-def archive_of(pickled: bytes) -> bytes:
-    """A file of torch.save with this pickle."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-    return packed.getvalue()
-
-
-def pickles() -> dict[str, bytes]:
-    """Pickles that would run something, or take more memory or time than there is."""
-    shared = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (k + 1, k, k) for k in range(40)) + b"."
-    keys = b"\x80\x02)q\x00" + b"".join(b"h%ch%c\x86q%c" % (k, k, k + 1) for k in range(40)) + b"}h\x28K\x01s."
-    return {
-        "memo": b"\x80\x02]r\xff\xff\xff\x3f.",
-        "bytearray": b"\x80\x02c__builtin__\nbytearray\n\x8a\x06" + (10**12).to_bytes(6, "little") + b"\x85R.",
-        "bytes 8": b"\x80\x05\x96" + (10**12).to_bytes(8, "little") + b".",
-        "text": b"\x80\x02X\xff\xff\xff\x7f.",
-        "system": b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.",
-        "shared": shared,
-        "keys": keys,
-        "deep": b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".",
-        "attributes": b"\x80\x02c_codecs\nencode\n}X\x01\x00\x00\x00aK\x01sb.",
-        "frame": pickle.dumps({"a": 1}, protocol=4),
-    }
-
-
-@pytest.mark.parametrize("name", pickles())
+@pytest.mark.parametrize("name", PICKLES)
 def test_a_hostile_pickle_is_refused_at_once(tmp_path, name):
     path = tmp_path / "checkpoint_final.pt"
-    path.write_bytes(archive_of(pickles()[name]))
+    path.write_bytes(torch_archive(PICKLES[name]))
     for load in (load_checkpoint, load_training_state):
         line = refusal(load, path)
         assert "checkpoint_final" in line and len(line) < 1000
