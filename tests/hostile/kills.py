@@ -28,6 +28,7 @@ FULL_COUNT = 86
 PATIENCE_S = 60.0  # for the update in progress, on a busy machine
 ORPHAN_S = 15.0  # until the last worker has noticed that its parent is gone
 MAX_KILLS = 3  # of one case
+ENDED = "ended before"
 
 
 @contextmanager
@@ -37,23 +38,30 @@ def killed_commands(names: Collection[str] | None = None) -> Iterator[dict[str, 
         base = Path(folder) / "base"
         prepare(base)
 
+        shortest: dict[str, float] = {}  # whole run of each, in seconds: the first one may compile
+
         @cache
-        def undisturbed(name: str) -> tuple[dict, float]:
+        def undisturbed(name: str) -> dict:
             root = copy(base, Path(folder) / f"whole_{name}")
-            seconds = run(COMMANDS[name], root).seconds
-            return outcome(root), seconds
+            shortest[name] = run(COMMANDS[name], root).seconds
+            return outcome(root)
 
         def case(name: str, rng: random.Random) -> str:
-            whole, seconds = undisturbed(name)
+            whole = undisturbed(name)
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 root, words = copy(base, Path(own) / "root"), []
                 for _ in range(rng.randint(1, MAX_KILLS)):
-                    words.append(kill(name, root, rng, rng.uniform(0.05, 1.0) * seconds))
+                    since = time.monotonic()
+                    words.append(kill(name, root, rng, rng.uniform(0.05, 1.0) * shortest[name]))
+                    if words == [ENDED]:
+                        shortest[name] = min(shortest[name], time.monotonic() - since)
+                    if words[-1] == ENDED:
+                        break
                 run(COMMANDS[name], root)
                 assert leftovers(root) == [], leftovers(root)
                 wrong = differences(outcome(root), whole)
                 assert not wrong, f"after {words}: {wrong}"
-                return words[-1]
+                return words[0]
 
         yield {name: partial(case, name) for name in names or COMMANDS}
 
@@ -83,7 +91,7 @@ def kill(name: str, root: Path, rng: random.Random, after_s: float) -> str:
     assert "Traceback" not in done.out + done.err, about
     if disturb is None:
         assert done.code == 0, about
-        return "ended before"
+        return ENDED
     if word.startswith("INT"):
         assert done.code in (0, 130, -signal.SIGINT) and done.err.count("interrupted") <= 1, about
         assert done.code != -signal.SIGINT or after_s < EARLY_S, about
