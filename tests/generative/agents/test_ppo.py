@@ -1,17 +1,21 @@
 """Agents of games without a game: memory, advantages and updates by brute force, and a task that needs a memory."""
 
 import copy
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
 import torch
 from checks import refusal
 
-from generative.agents.config import Hyperparameters
+from generative.agents.config import Hyperparameters, warn_without_gpu
 from generative.agents.networks import GameAgent, make_agent
 from generative.agents.ppo import RENEWAL_INTERVAL, AgentRun, RewardScale, Rollout, advantages, learn
 from generative.domains.coinrun.games import Moment
 from mop.common.cli import as_dict
+from mop.training.loop import STATE_NAME, drive
 
 SHAPE = {"encoder": "half-nature", "num_features": 24, "hidden_size": 20, "is_recurrent": True, "actions": [7, 8, 4]}
 
@@ -217,8 +221,8 @@ class Recall:
 
     def _frames(self) -> np.ndarray:
         frames = np.zeros((self.num_envs, 3, 64, 64), np.uint8)
-        for n, (time, cue) in enumerate(zip(self._time, self._cue, strict=True)):
-            if time == 0:
+        for n, (t, cue) in enumerate(zip(self._time, self._cue, strict=True)):
+            if t == 0:
                 frames[n, cue] = 255
             elif time == self.gap:
                 frames[n, 2] = 255
@@ -299,3 +303,33 @@ def test_a_run_that_diverged_is_not_saved():
     with torch.no_grad():
         run.agent.actor.weight[0, 0] = float("nan")
     assert "diverged: actor" in refusal(run.checkpoint)
+
+
+def test_a_run_of_days_says_so_and_answers_ctrl_c_within_its_first_update(tmp_path, monkeypatch, capsys):
+    """A small one stands in for hard-rec, of which an update takes minutes on a CPU."""
+    warn_without_gpu("hard-rec", "cpu")
+    assert "days" in capsys.readouterr().out
+    monkeypatch.setattr("mop.training.loop._LONG_S", 0.0)
+    run, told = recall_run(5), []
+    learned = run.step_update
+
+    def slow_update() -> dict[str, float]:
+        begun = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+        while not (err := capsys.readouterr().err) or "Ctrl-C" not in err:
+            time.sleep(0.05)
+        told.append(time.monotonic() - begun)
+        return learned()
+
+    run.step_update = slow_update
+    with pytest.raises(KeyboardInterrupt):
+        drive(run, tmp_path, 5, "a run", log_interval=1, checkpoint_on_interrupt=False)
+    assert told[0] < 5 and run.update == 1  # a second where nothing else runs
+    out, _ = capsys.readouterr()
+    assert "days are left" in out and (tmp_path / STATE_NAME).exists()
+
+
+def test_what_is_not_known_yet_is_in_words_in_the_bar():
+    run = recall_run(1)
+    row = {**run.summary(), "steps_per_s": 9.0}
+    assert "nan" not in run.columns.bar_text(row) and "no episode" in run.columns.bar_text(row)
