@@ -224,7 +224,7 @@ class Recall:
         for n, (t, cue) in enumerate(zip(self._time, self._cue, strict=True)):
             if t == 0:
                 frames[n, cue] = 255
-            elif time == self.gap:
+            elif t == self.gap:
                 frames[n, 2] = 255
         return frames
 
