@@ -29,14 +29,12 @@ from generative.representations.tables import (
     probe_rows,
     screen_table,
 )
-from mop.common.cli import parse, required, setting
-from mop.common.errors import InputError, run_script
+from mop.common.cli import parse, required, setting, some_of
+from mop.common.errors import run_script
 from mop.common.files import open_output_dir, write_csv, write_figure
-from mop.common.values import shown
 from mop.training.devices import choose_device
 
 NAME = "directions.npz"
-EVERY = "every"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +43,9 @@ class Settings(StudySettings):
 
     data_dir: str = required("folder of a recording (generative.record)")
     out: str = setting("", "output folder (default: plots/directions/<the recording's name>)")
-    blocks: str = setting(EVERY, "some of them, with commas (default: every block)")
-    behaviours: str = setting(EVERY, "whose episodes, with commas (default: all)")
+    blocks: tuple[str, ...] | None = setting(None, "some of them, with commas (default: every block)", commas=True)
+    behaviours: tuple[str, ...] | None = setting(None, "whose episodes, with commas (default: all)", commas=True)
     max_rows: int = setting(20_000, "steps of each split at most", low=100)
-
-
-def choose(text: str, known: list[str], flag: str) -> list[str]:
-    """Some of the known names, with commas between them, in their order, or "every"."""
-    names = known if text == EVERY else [name.strip() for name in text.split(",")]
-    if not set(names) <= set(known) or len(set(names)) < len(names):
-        raise InputError(f"{flag} must be some of {', '.join(known)} with commas between them, not {shown(text)}")
-    return [name for name in known if name in names]
 
 
 def write_report(out: Path, parts: dict[str, Part], directions: Directions, title: str) -> str:
@@ -82,8 +72,8 @@ def main() -> int:
     blocks = block_slices({name: slice(*ends) for name, ends in layout.items()})
     chosen = {
         **{name: getattr(settings, name) for name in ("num_components", "num_seeds", "max_rows", "seed")},
-        "blocks": choose(settings.blocks, list(blocks), "--blocks"),
-        "behaviours": choose(settings.behaviours, list(BEHAVIOURS), "--behaviours"),
+        "blocks": some_of(settings.blocks, blocks, "--blocks"),
+        "behaviours": some_of(settings.behaviours, BEHAVIOURS, "--behaviours"),
     }
     choose_device("cpu")  # one thread
     record = {"recording": recording.config["checkpoint"], "of": recording.config["settings"]}

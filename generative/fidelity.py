@@ -19,8 +19,8 @@ from generative.domains.registry import DOMAINS, domain_of_recording, load_recor
 from generative.recordings.format import open_recording
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MODEL, TrialSettings, evaluate, fidelity_line, write_fidelity
-from mop.common.cli import as_flags, changes_of, parse, setting
-from mop.common.errors import InputError, run_script
+from mop.common.cli import as_flags, changes_of, parse, setting, some_of
+from mop.common.errors import run_script
 from mop.common.files import check_writable, whole_digest
 
 EVERYONE = "; ".join(f"{','.join(domain.fidelity.actors)} (of {domain.title})" for domain in DOMAINS.values())
@@ -43,10 +43,7 @@ def main() -> int:
     settings = parse(Settings, __doc__)
     recording = open_recording(settings.data_dir)
     domain = domain_of_recording(recording)
-    everyone = domain.fidelity.actors
-    if not set(settings.actors or ()) <= set(everyone):
-        raise InputError(f"--actors must be some of {', '.join(everyone)} with commas between them")
-    actors = [name for name in everyone if settings.actors is None or name in settings.actors]
+    actors = some_of(settings.actors, domain.fidelity.actors, "--actors")
     of_exact = Path("plots/fidelity_exact", recording.folder.resolve().name)
     folder = settings.out or (of_exact if settings.simulator == EXACT else Path(settings.simulator))
     policy, agent = load_recorded_policy(recording, settings.agent_file, settings.lang_encoder)

@@ -54,7 +54,7 @@ def main() -> int:
     simulators = {name: open_scenes(name, recording) for name in settings.simulators}
     predictors = make_predictors(simulators, policy, recording, settings)
     episodes = recording.episodes(settings.split, settings.policies)[: settings.num_episodes]
-    places = plan_cases(recording, episodes, settings.steps_per_episode, settings.lags, settings.seed)
+    places = plan_cases(recording, episodes, settings.steps_per_episode, sorted(settings.lags), settings.seed)
     if not places:
         raise InputError(f"{settings.data_dir} has no episode of --split {settings.split} and --policies long enough")
     out = settings.out or Path("plots") / "validation" / recording.folder.resolve().name

@@ -24,20 +24,11 @@ from mop.training.loop import LOG_NAME
 HEAD = ("run", "return at the end", "best", "seconds", "steps/s")
 
 
-def seeds_of(value: str) -> tuple[int, ...]:
-    """Seeds with commas between them."""
-    if not all(part.strip().isdigit() for part in str(value).split(",")):
-        raise ValueError("must be integers with commas between them")
-    return tuple(int(part) for part in str(value).split(","))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings(RLRunSettings):
     """Runs that are quick, and long enough to begin to balance."""
 
-    seeds: tuple[int, ...] = setting(
-        (0, 1, 2), "one run of each algorithm for each", parse=seeds_of, commas=True, metavar="SEEDS"
-    )
+    seeds: tuple[int, ...] = setting((0, 1, 2), "with commas: one run of each algorithm for each", low=0, commas=True)
     total_steps: int = setting(10_000, "environment steps of each run", low=1)
     learning_starts: int = setting(1000, "transitions in the buffer before the first gradient step", low=1)
     eval_freq: int = setting(500, "environment steps between evaluations; 0: none", low=0)

@@ -15,7 +15,7 @@ from mop.common.cli import as_dict, check_values, declared, merged, read_yaml, s
 from mop.common.errors import InputError
 from mop.common.reading import read_json, reading
 from mop.common.train_config import DEFAULTS_FILE, RUNTIME_KEYS, TrainConfig, check_recorded, read_config
-from mop.common.values import MAX_EPISODES, folder_name, integer, number
+from mop.common.values import MAX_EPISODES, folder_name, integer, number, or_word
 from mop.plotting.style import counted
 
 CONFIG_NAME = "config.json"
@@ -77,11 +77,6 @@ def layer_sizes(value: Any) -> tuple[int, ...]:
     if not 1 <= len(sizes) <= 16:
         raise ValueError("must be from 1 to 16 sizes")
     return sizes
-
-
-def entropy_coefficient(value: Any) -> float | str:
-    """A number of at least 0, or "auto"."""
-    return value if value == "auto" else number(0)(value)
 
 
 # --- the fields -------------------------------------------------------------------------------------------------------
@@ -249,7 +244,7 @@ class RLConfig(ExperimentConfig, RLRunSettings):
     ent_coef: float | str | None = setting(
         None,
         "SAC: weight of the entropy; auto: learned (Haarnoja et al. 2018b) (default: 0.2)",
-        parse=entropy_coefficient,
+        parse=or_word(number(0), auto="auto"),
     )
     noise_std: float | None = setting(
         None, "DDPG: standard deviation of the noise on actions, which are from -1 to 1 (default: 0.1)", low=0

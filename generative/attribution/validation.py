@@ -49,7 +49,6 @@ from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.reading import check_types
 from mop.common.seeding import stream_seed
-from mop.common.values import integer
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY
 from mop.plotting.style import counted
@@ -59,18 +58,13 @@ WAYS = {ALL: EVERY_PATH, WITHOUT_WORLD: MEMORY_ONLY}
 _DIGITS = 6  # after the point: effects that differ by less are the same
 
 
-def lags_of(value: str) -> tuple[int, ...]:
-    """Numbers of steps with commas between them, in their order."""
-    return tuple(sorted({integer(0, 1000)(word) for word in value.split(",")}))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ValidationSettings(AnalysisSettings):
     """The settings of a validation."""
 
     of: tuple[str, ...] = setting(("action:chosen", "lpc"), "targets, with commas", commas=True)
     simulators: tuple[str, ...] = setting((EXACT,), "exact, folders of learned ones, with commas", commas=True)
-    lags: tuple[int, ...] = setting((0, 1, 2, 4, 8), "steps before the step, with commas", parse=lags_of, commas=True)
+    lags: tuple[int, ...] = setting((0, 1, 2, 4, 8), "steps back, with commas", low=0, high=1000, commas=True)
     num_episodes: int = setting(40, "episodes at most", low=1)
     steps_per_episode: int = setting(2, "steps of each that are explained", low=1)
     kinds: tuple[str, ...] = setting(("remove", "color", "type", "state"), "of edits", choices=KINDS, commas=True)

@@ -143,6 +143,13 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
+def some_of(asked: Collection[str] | None, known: Collection[str], flag: str) -> list[str]:
+    """What a flag asks for (None: all) of names that only a file tells, in the order of the known ones."""
+    if not set(asked or ()) <= set(known):
+        raise InputError(f"{flag} must be some of {', '.join(known)} with commas between them")
+    return [name for name in known if asked is None or name in asked]
+
+
 def as_dict(settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
     """Settings as plain values for a file; leave_out: names of fields."""
     fields = (field.name for field in dataclasses.fields(settings) if field.name not in leave_out)
