@@ -1,6 +1,6 @@
 """The controls of the page of the simulator; the address of the page has their choices."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import marimo as mo
@@ -21,37 +21,18 @@ TABS = {
 FIGURES = {"Why": ("why",), "Imagine": ("imagined",), "Edit": ("effect", "edited")}  # of a tab
 
 
-def _keep(view: View, name: str, default: object, forgets: Sequence[str] = _STEP) -> Callable[[object], None]:
-    """A callback that puts a choice into the address, and removes choices that lose their sense with it."""
-
-    def keep(value: object) -> None:
-        for other in forgets:
-            view.put(other, None, None)
-        view.put(name, value, default)
-
-    return keep
-
-
-def _dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str, keep: Callable):
-    """A dropdown of names of words, set to the word in the address."""
-    chosen = view.pick(name, options.values(), default)
-    first = next(called for called, word in options.items() if word == chosen)
-    return mo.ui.dropdown(dict(options), first, label=label, allow_select_none=False, on_change=keep)
-
-
 def recording_dropdown(found: Mapping[str, str], view: View):
     """A dropdown of recordings."""
-    first = next(iter(found))
-    return _dropdown(
-        view, "recording", {name: name for name in found}, first, "Recording", _keep(view, "recording", first)
-    )
+    first, names = next(iter(found)), {name: name for name in found}
+    return choice_dropdown(view, "recording", names, first, "Recording", view.keep("recording", first, _STEP))
 
 
 def filter_controls(view: View):
     """Which episodes are listed."""
 
     def dropdown(name: str, options: Iterable[str], label: str):
-        return _dropdown(view, name, {word: word for word in (ALL, *options)}, ALL, label, _keep(view, name, ALL))
+        words = {word: word for word in (ALL, *options)}
+        return choice_dropdown(view, name, words, ALL, label, view.keep(name, ALL, _STEP))
 
     least = view.pick_number("least", 1, 10**6, 1)
     return mo.md("{split} {behaviour} {outcome} {least_steps}").batch(
@@ -59,7 +40,7 @@ def filter_controls(view: View):
         behaviour=dropdown("behaviour", BEHAVIOURS, "Who acts"),
         outcome=dropdown("outcome", catalog.OUTCOMES, "Outcome"),
         least_steps=mo.ui.number(
-            1, 10**6, value=least, label="Least steps", debounce=True, on_change=_keep(view, "least", 1)
+            1, 10**6, value=least, label="Least steps", debounce=True, on_change=view.keep("least", 1, _STEP)
         ),
     )
 
@@ -74,7 +55,7 @@ def episode_dropdown(recording: Recording, chosen: Mapping, view: View, settings
     k = view.pick_number("episode", 0, len(recording) - 1, first)
     labels = catalog.episode_labels(recording, listed, k)
     label = next(name for name, number in labels.items() if number == k)
-    count, keep = f"Episode ({len(listed):,} of {len(recording):,})", _keep(view, "episode", None, ["step"])
+    count, keep = f"Episode ({len(listed):,} of {len(recording):,})", view.keep("episode", None, ["step"])
     return mo.ui.dropdown(labels, label, label=count, allow_select_none=False, searchable=True, on_change=keep)
 
 
@@ -128,7 +109,7 @@ def cell_dropdown(state: PageState, view: View):
     cells = cell_names(state)
     asked = state.choices.edit.split(":")[0]
     default = asked if asked in cells.values() else next(iter(cells.values()))
-    return _dropdown(view, "cell", cells, default, "Cell", _keep(view, "cell", None, ["change"]))
+    return choice_dropdown(view, "cell", cells, default, "Cell", view.keep("cell", None, ["change"]))
 
 
 def change_dropdown(state: PageState, cells, view: View):
@@ -140,7 +121,7 @@ def change_dropdown(state: PageState, cells, view: View):
     place, _, change = state.choices.edit.partition(":")
     is_asked = place == cell and change in changes.values()
     default = change if is_asked else next(iter(changes.values()))
-    return _dropdown(view, "change", changes, default, "Change", view.keep("change", None))
+    return choice_dropdown(view, "change", changes, default, "Change", view.keep("change", None))
 
 
 def edit_row(cells, changes, view: View) -> mo.Html | None:

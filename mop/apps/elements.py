@@ -103,9 +103,18 @@ class View:
             self._absent[name] = f"there is no {missing[0]!r:.60} among the {name} here"
         return [word for word in words if word in options] or list(default)
 
-    def keep(self, name: str, default: object) -> Callable[[object], None]:
-        """What puts a choice into the address: the `on_change` of its control."""
-        return lambda value: self.put(name, value, default)
+    def keep(self, name: str, default: object, forgets: Sequence[str] = ()) -> Callable[[object], None]:
+        """What puts a choice into the address: the `on_change` of its control.
+
+        forgets: choices that lose their sense with it.
+        """
+
+        def keep(value: object) -> None:
+            for other in forgets:
+                self.put(other, None, None)
+            self.put(name, value, default)
+
+        return keep
 
     def put(self, name: str, value: object, default: object) -> None:
         """Put a choice into the address, or take it out if it is the default."""
@@ -257,12 +266,17 @@ def min_steps_control(view: View, args: RunSettings):
     return mo.ui.number(1, MAX_MIN_STEPS, 1, first, debounce=True, label="Least steps in a cell", on_change=keep)
 
 
-def choice_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str):
-    """A dropdown of words by what they are called, with the word of the address, else the default."""
+def choice_dropdown(
+    view: View, name: str, options: Mapping[str, str], default: str, label: str, keep: Callable | None = None
+):
+    """A dropdown of words by what they are called, with the word of the address, else the default.
+
+    keep: what a choice does (default: it goes into the address).
+    """
     chosen = view.pick(name, set(options.values()), default)
     first = next(called for called, word in options.items() if word == chosen)
     return mo.ui.dropdown(
-        dict(options), first, label=label, allow_select_none=False, on_change=view.keep(name, default)
+        dict(options), first, label=label, allow_select_none=False, on_change=keep or view.keep(name, default)
     )
 
 
