@@ -12,15 +12,17 @@ import pytest
 import torch
 from scripts import PATIENCE_S, REPOSITORY, TINY_FLAGS
 
-TASK = "BabyAI-UnlockPickup-v0"
 FLAGS = (
-    *(*TINY_FLAGS, "--task_id", TASK, "--num_updates", "4", "--seed", "3", "--obs_encoding", "one_hot"),
-    *("--input_encoder", "film", "--lang_encoder", "words"),
+    *(*TINY_FLAGS, "--task_id", "BabyAI-UnlockPickup-v0", "--num_updates", "4", "--seed", "3"),
+    *("--obs_encoding", "one_hot", "--input_encoder", "film", "--lang_encoder", "words"),
     *("--replay", "1", "--teacher_mix", "0.5", "--residual", "true"),
 )
-LABELS = """
+SCRIPT = """
 import sys
+from pathlib import Path
 import numpy as np
+import batch_eval
+import train_mop
 from mop.common.speed import IS_FAST
 from mop.envs.babyai import World
 from mop.envs.teacher import TeacherFailure
@@ -38,7 +40,10 @@ for name in ("UnlockPickup", "GoToSeqS5R2", "PutNextLocal", "KeyInBox", "Blocked
             shown.append(f"{name} {world.obs.tobytes().hex()} {np.flatnonzero(world.seen).sum()} {label} {phase}")
             if any(world.step(label if rng.random() < 0.7 else int(rng.integers(6)))[1:]):
                 break
-print(IS_FAST, *shown, sep="\\n")
+Path("labels.txt").write_text("\\n".join([str(IS_FAST), *shown]))
+train_mop.main()
+sys.argv[1:] = ["--task", "BabyAI-UnlockPickup-v0", "--final_only", "--num_episodes", "4"]
+assert batch_eval.main() == 0
 """
 
 
@@ -46,15 +51,10 @@ def results_of(folder: Path, repository: Path = REPOSITORY, **env: str) -> tuple
     """Labels in some worlds; the training state, the result and the routing cache of a short run in `folder`."""
     folder.mkdir()
     env = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(repository)} | env
-
-    def run(*command: str) -> str:
-        done = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, timeout=PATIENCE_S)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    labels = run("-c", LABELS).splitlines()
-    run(str(repository / "train_mop.py"), *FLAGS)
-    run(str(repository / "batch_eval.py"), "--task", TASK, "--final_only", "--num_episodes", "4")
+    command = [sys.executable, "-c", SCRIPT, *FLAGS]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr.decode()
+    labels = (folder / "labels.txt").read_text().splitlines()
     (state,), (cache,) = folder.glob("checkpoints/**/training_state.pt"), folder.glob("evaluation_cache/**/*.npz")
     with np.load(cache) as arrays:
         steps = {name: arrays[name] for name in arrays.files if arrays[name].dtype.kind in "bif"}
