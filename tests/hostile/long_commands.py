@@ -179,7 +179,8 @@ def _content(path: Path) -> Any:
         rows = csv.DictReader(io.StringIO(path.read_text()))
         return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
     if path.suffix in (".json", ".jsonl"):
-        lines = [path.read_bytes()] if path.suffix == ".json" else path.read_bytes().splitlines()
+        data = path.read_bytes()
+        lines = [data] if path.suffix == ".json" else data[: data.rfind(b"\n") + 1].splitlines()  # the last may be torn
         return [_timeless(orjson.dumps(_plain(orjson.loads(line))).decode()) for line in lines]
     if path.suffix == ".npz":
         with np.load(path) as arrays:  # of a cache, the header and its digest know when it was made
