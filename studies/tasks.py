@@ -1,17 +1,18 @@
-"""Every task, three seeds each: the mixture beside a GRU of as many weights, and beside itself with a cost.
+"""Every task, three seeds each: the mixture beside a GRU of as many weights, with a cost, and without its mission.
 
     python studies/tasks.py --jobs 2                            what is not published yet, task after task
     python studies/tasks.py --jobs 2 --tasks BabyAI-GoTo-v0     one of them
-    python studies/tasks.py --jobs 2 --settings mixture,GRU     without the mixtures that pay for what they compute
+    python studies/tasks.py --jobs 2 --settings mixture,GRU     without the mixtures with a cost or without a mission
     python studies/tasks.py --dry_run                           prints the commands of the trainings, and runs nothing
     python studies/tasks.py --dry_run --modal                   the same trainings on Modal, as commands
     python studies/tasks.py --report                            writes tables and figure anew from what is published
 
-After each task, what was found is written to results/: tasks.csv, a row for each training; tasks_curves.csv, their
-learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; tasks_cost.md and
-tasks_cost.png, what the cost does; and the policy of the median seed, in results/zoo/. A training is not repeated
-while tasks.csv has a row with its command. Ctrl-C at any time: the same command goes on. What Modal trained, copied
-from modal_checkpoints/ to results/runs/tasks/, counts as trained here.
+All tasks get their first seed before any gets its second. After each task, what was found is written to results/:
+tasks.csv, a row for each training; tasks_curves.csv, their learning curves; tasks_worlds.csv, which worlds each solves;
+tasks.md and tasks.png; tasks_cost.md and tasks_cost.png, what the cost does; tasks_reading.md, what is solved without
+the mission, and by random actions; and the policy of the median seed, in results/zoo/. A training is not repeated while
+tasks.csv has a row with its command. Ctrl-C at any time: the same command goes on. What Modal trained, copied from
+modal_checkpoints/ to results/runs/tasks/, counts as trained here.
 """
 
 import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
@@ -40,73 +41,83 @@ from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_correlation
 from mop.statistics.variance import intraclass_correlation
 from plotting_utils import plot_by_task
-from studies import experiments
-from studies.experiments import OF_THE_STUDIES, SEEDS, Training
+from studies import experiments, references
+from studies.experiments import SEEDS, Training
 
-TASKS = {  # updates of 512 environment steps
+TASKS = {  # updates of 512 environment steps; the 19 levels of BabyAI, the 39 tasks of JAT, and smaller relatives
     "BabyAI-GoToObj-v0": 100,
     "BabyAI-OpenRedDoor-v0": 100,
+    "BabyAI-GoToRedBallNoDists-v0": 100,
     "BabyAI-UnlockLocal-v0": 200,
     "BabyAI-UnlockPickup-v0": 200,
     "BabyAI-OpenTwoDoors-v0": 200,
     "BabyAI-KeyCorridorS3R1-v0": 200,
-    "BabyAI-OpenDoor-v0": 300,
-    "BabyAI-GoToDoor-v0": 300,
-    "BabyAI-GoToRedBallGrey-v0": 400,
+    "BabyAI-OpenDoor-v0": 200,
+    "BabyAI-GoToDoor-v0": 200,
+    "BabyAI-GoToObjDoor-v0": 200,
+    "BabyAI-ActionObjDoor-v0": 200,
+    "BabyAI-OneRoomS8-v0": 200,
+    "BabyAI-GoToRedBallGrey-v0": 200,
+    "BabyAI-GoToRedBall-v0": 200,
+    "BabyAI-GoToRedBlueBall-v0": 200,
+    "BabyAI-GoToLocal-v0": 200,
+    "BabyAI-PickupDist-v0": 300,
+    "BabyAI-PickupLoc-v0": 300,
+    "BabyAI-OpenDoorLoc-v0": 300,
+    "BabyAI-OpenDoorsOrderN4-v0": 300,
     "BabyAI-BlockedUnlockPickup-v0": 400,
     "BabyAI-KeyCorridorS3R2-v0": 400,
-    "BabyAI-OneRoomS8-v0": 400,
-    "BabyAI-GoToRedBall-v0": 600,
-    "BabyAI-GoToObjMazeS4-v0": 600,
-    "BabyAI-OpenDoorLoc-v0": 600,
-    "BabyAI-PickupDist-v0": 800,
-    "BabyAI-ActionObjDoor-v0": 800,
-    "BabyAI-GoToObjDoor-v0": 800,
-    "BabyAI-FindObjS5-v0": 800,
-    "BabyAI-UnlockPickupDist-v0": 800,
-    "BabyAI-GoToObjMaze-v0": 800,
-    "BabyAI-KeyCorridorS3R3-v0": 1200,
-    "BabyAI-MoveTwoAcrossS5N2-v0": 1200,
-    "BabyAI-KeyCorridorS4R3-v0": 1500,
-    "BabyAI-GoToSeqS5R2-v0": 1500,
-    "BabyAI-PutNextS5N2-v0": 1500,
-    "BabyAI-Unlock-v0": 1500,
+    "BabyAI-GoToObjMazeS4-v0": 400,
+    "BabyAI-UnlockPickupDist-v0": 600,
+    "BabyAI-FindObjS5-v0": 600,
+    "BabyAI-KeyCorridorS3R3-v0": 600,
+    "BabyAI-PutNextS5N2-v0": 600,
+    "BabyAI-PutNextLocal-v0": 600,
+    "BabyAI-PickupAbove-v0": 600,
+    "BabyAI-MoveTwoAcrossS5N2-v0": 1000,
+    "BabyAI-KeyCorridorS4R3-v0": 1000,
+    "BabyAI-GoToSeqS5R2-v0": 1000,
+    "BabyAI-GoToObjMaze-v0": 1000,
+    "BabyAI-PutNextS7N4-v0": 1000,
+    "BabyAI-GoTo-v0": 1500,
+    "BabyAI-Pickup-v0": 1500,
+    "BabyAI-UnblockPickup-v0": 1500,
     "BabyAI-Open-v0": 1500,
-    "BabyAI-GoToLocal-v0": 2000,
-    "BabyAI-PickupLoc-v0": 2000,
-    "BabyAI-GoTo-v0": 2000,
-    "BabyAI-Pickup-v0": 2000,
-    "BabyAI-Synth-v0": 2000,
-    "BabyAI-PutNextLocal-v0": 5000,
+    "BabyAI-KeyCorridor-v0": 2000,
+    "BabyAI-MoveTwoAcrossS8N9-v0": 2000,
+    "BabyAI-UnlockToUnlock-v0": 2000,
+    "BabyAI-MiniBossLevel-v0": 2000,
+    "BabyAI-Synth-v0": 4000,
+    "BabyAI-SynthLoc-v0": 4000,
+    "BabyAI-GoToSeq-v0": 4000,
+    "BabyAI-SynthSeq-v0": 4000,
+    "BabyAI-BossLevelNoUnlock-v0": 4000,
+    "BabyAI-Unlock-v0": 8000,
+    "BabyAI-GoToImpUnlock-v0": 8000,
+    "BabyAI-BossLevel-v0": 8000,
 }
-RECIPE = {"lr": 1e-3, "lr_decay": 0.25, "teacher_mix": 2.0}  # docs/learning_speed.md
+COMMON: dict[str, object] = {"lang_encoder": "words"}  # flags of all trainings; the rest are defaults
 POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of older policies of the zoo
-    "mixture": (10, "mop", {}),
-    "GRU": (110, "gru", {"gru_hidden_size": 174}),  # 191,657 weights; the mixture has 190,704
-    "lpc_alpha 1e-5": (20, "mop", {"lpc_alpha": 1e-5}),
+    "mixture": (30, "mop", {}),
+    "GRU": (130, "gru", {"gru_hidden_size": 173}),  # 159,891 weights; the mixture has 160,184
+    "lpc_alpha 1e-5": (40, "mop", {"lpc_alpha": 1e-5}),
+    "mission-blind": (50, "mop", {"lang_encoder": "none"}),
 }
-RIVALS, COSTS = ("mixture", "GRU"), ("mixture", "lpc_alpha 1e-5")  # which settings a table compares
-PUBLISHED = {  # imitation of a million demonstrations in BabyAI 1.0 / 1.1, one seed; at second hand
-    "GoToObj": "100 / 100", "GoToLocal": "99.8 / 100", "PutNextLocal": "99.2 / 100", "GoTo": "99.4 / 100",
-    "Open": "100", "Unlock": "98.4 / 100", "Pickup": "99", "Synth": "97.3 / 100",
-}  # fmt: skip
+# which settings a table compares
+RIVALS, COSTS, READERS = ("mixture", "GRU"), ("mixture", "lpc_alpha 1e-5"), ("mixture", "mission-blind")
 CURVE_ROWS = 50  # of a learning curve
+RANDOM = "tasks_random.csv"  # of each task: success and mean return of random actions
 FILES = ("tasks_worlds.csv", "tasks_curves.csv", "tasks.csv")  # the last one says what is published
 OF_A_TRAINING = ["task_id", "setting", "seed"]
 
 
 def task_table() -> Iterator[Training]:
-    """Every training, task after task."""
-    for (task_id, num_updates), seed in itertools.product(TASKS.items(), SEEDS):
+    """Every training, task after task, the first seed of each task before the second of any."""
+    for seed, (task_id, num_updates) in itertools.product(SEEDS, TASKS.items()):
         for setting, (trial, policy, flags) in POLICIES.items():
             length = {"num_updates": num_updates, "log_interval": max(1, num_updates // CURVE_ROWS)}
-            flags = OF_THE_STUDIES | length | keep_all(num_updates) | RECIPE | flags
+            flags = COMMON | length | flags
             yield Training("tasks", task_id, setting, trial, seed, flags, policy)
-
-
-def keep_all(num_updates: int) -> dict[str, int]:
-    """The flag with which a training replays all that it saw, beside those of `OF_THE_STUDIES`."""
-    return {"replay_size": num_updates} if num_updates > 1000 else {}
 
 
 # --- what is published ----------------------------------------------------------------------------------------------
@@ -136,6 +147,7 @@ def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
     tasks.csv is written last: until then, the trainings are not published, and the same command publishes them.
     """
     table, curves = experiments.tables_of(trainings, evaluated)
+    table["mean_return"] = mean_returns(trainings)
     new = pd.MultiIndex.from_frame(table[OF_A_TRAINING])
     order = {name: k for k, name in enumerate(TASKS)}
     whole = []
@@ -148,6 +160,28 @@ def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
         write_csv(experiments.RESULTS / name, content)
     add_medians_to_zoo(trainings, whole[-1])
     write_csv(experiments.RESULTS / FILES[-1], whole[-1])
+
+
+def mean_returns(trainings: list[Training]) -> list[float]:
+    """The mean return of each training, all of one task; what random actions bring is added to RANDOM on the way."""
+    caches = [load_cache(cache_path(experiments.RUNS / "tasks" / "evaluation", training.key)) for training in trainings]
+    task_id, seeds = trainings[0].task_id, [episode["seed"] for episode in caches[0].episodes]
+    brought, limits = references.random_episodes(task_id, seeds)
+    row = {"task_id": task_id, "num_episodes": len(seeds), "success_rate": (brought > 0).mean()}
+    others = [known for known in load_random() if known["task_id"] != task_id]
+    write_csv(experiments.RESULTS / RANDOM, pd.DataFrame([*others, row | {"mean_return": brought.mean().round(4)}]))
+    means = []
+    for cache in caches:
+        success, steps = (np.array([episode[name] for episode in cache.episodes]) for name in ("success", "steps"))
+        means.append(round(float(references.episode_returns(success, steps, limits).mean()), 4))
+    return means
+
+
+def load_random() -> list[dict]:
+    """The rows of RANDOM; none where there is no such file."""
+    path = experiments.RESULTS / RANDOM
+    columns = ("task_id", "num_episodes", "success_rate", "mean_return")
+    return experiments.read_published(path, columns).to_dict("records") if path.exists() else []
 
 
 def worlds_of(trainings: list[Training]) -> pd.DataFrame:
@@ -218,7 +252,7 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
         cells += [interval(difference(*success.values()), "+") if len(seeds) == 1 else "–"]
         cells += [", ".join(experiments.ratio(rows[setting]) for setting in RIVALS)]
         cells += [", ".join(_shown((rows[setting]["seconds"] / 60).median(), ".1f") for setting in RIVALS)]
-        cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), PUBLISHED.get(task_name(task_id), "")]
+        cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), references.BABYAI.get(task_name(task_id), "")]
         lines.append(cells)
     head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
     head += "mixture and GRU | minutes, mixture and GRU | mean LPC of the mixture | BabyAI, %"
@@ -247,6 +281,25 @@ def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     head += [*(f"{name}: mean LPC" for name in names), "LPC that is left, %"]
     parts = [markdown_table(head, lines), what_lpc_tells(table)] if lines else []
     return "\n".join(part for part in parts if part)
+
+
+def as_reading_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """A line for each task: the mixture, the same without its mission, random actions; and the returns of JAT."""
+    lines = []
+    by_chance = {row["task_id"]: row for row in load_random()}
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        success, _ = success_of(worlds, task_id, READERS)
+        if READERS[0] not in success or task_id not in by_chance:
+            continue
+        chance = by_chance[task_id]
+        rate = (chance["success_rate"], *interval_of_rate(chance["success_rate"], chance["num_episodes"]))
+        cells = [interval(success_over_seeds(success[name])) if name in success else "–" for name in READERS]
+        own = of_task.loc[of_task["setting"] == READERS[0], "mean_return"].mean()
+        theirs = references.JAT.get(task_name(task_id))
+        cells += [interval(rate), f"{own:.3f}, {chance['mean_return']:.3f}"]
+        lines.append([task_name(task_id), *cells, "{1:.3f}, {0:.3f}".format(*theirs) if theirs else ""])
+    head = ["task", "mixture: success, %", "without the mission: success, %", "random actions: success, %"]
+    return markdown_table([*head, "mean return: mixture, random actions", "JAT: bot, random actions"], lines)
 
 
 def by_cost(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -321,6 +374,8 @@ def write_report() -> str:
     if costs:
         write_atomic(experiments.RESULTS / "tasks_cost.md", lambda file: file.write(costs.encode()))
         draw_costs(table)
+    reading = as_reading_table(table, worlds)
+    write_atomic(experiments.RESULTS / "tasks_reading.md", lambda file: file.write(reading.encode()))
     rivals = table[table["setting"].isin(RIVALS)]
     if len(rivals):
         title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
@@ -423,8 +478,9 @@ def main() -> int:
     if args.dry_run:
         print("\n".join(modal_commands(missing) if args.modal else [training.text for training in missing]))
         return 0
-    for task_id, group in itertools.groupby([] if args.report else missing, lambda training: training.task_id):
-        print(task_id, flush=True)
+    by_task = itertools.groupby([] if args.report else missing, lambda training: (training.task_id, training.seed))
+    for (task_id, seed), group in by_task:
+        print(f"{task_id}, seed {seed}", flush=True)
         finish(list(group), args.jobs)
         write_report()
     print(write_report())
