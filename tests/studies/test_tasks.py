@@ -130,6 +130,24 @@ def test_the_table_of_costs_by_hand():
     assert tasks.where_they_differ(table[paid], worlds[paid]).startswith("Of 0 tasks")
 
 
+def test_the_table_of_reading_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    rows, worlds = [], []
+    for setting, count in {"mixture": 95, "mission-blind": 50}.items():
+        own = {"task_id": "BabyAI-GoToObj-v0", "setting": setting, "seed": 0}
+        rows.append(own | {"mean_return": count / 200})
+        worlds.append(own | {"num_episodes": 100, "solved": np.packbits(np.arange(100) < count).tobytes().hex()})
+    table, worlds = pd.DataFrame(rows), pd.DataFrame(worlds)
+    assert len(tasks.as_reading_table(table, worlds).splitlines()) == 2, "random actions are not known yet"
+    chance = {"task_id": "BabyAI-GoToObj-v0", "num_episodes": 100, "success_rate": 0.25, "mean_return": 0.125}
+    pd.DataFrame([chance]).to_csv(tmp_path / tasks.RANDOM, index=False)
+    line = tasks.as_reading_table(table, worlds).splitlines()[2]
+    solved = [tasks.interval((count / 100, *wilson_interval(count, 100))) for count in (95, 50, 25)]
+    assert line == "| " + " | ".join(["GoToObj", *solved, "0.475, 0.125", "0.930, 0.134"]) + " |"
+    lacking = worlds["setting"] == "mixture"
+    assert "| – |" in tasks.as_reading_table(table[lacking], worlds[lacking])
+
+
 def test_what_lpc_tells():
     rng, rows = np.random.default_rng(0), []
     for number, task_id in enumerate(list(tasks.TASKS)[:5]):
@@ -204,6 +222,8 @@ def test_task_after_task_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     pd.testing.assert_frame_equal(table.iloc[6:].reset_index(drop=True), first)
     worlds = tasks.solved_worlds(tasks.load_published()[0])
     assert worlds.shape == (12, 5) and np.allclose(worlds.mean(1), table["success_rate"])
+    assert pd.read_csv(tmp_path / tasks.RANDOM)["task_id"].tolist() == [OTHER_TASK, TINY_TASK]
+    assert (table["mean_return"] <= table["success_rate"]).all()
     assert (tmp_path / "tasks.md").read_text() in capsys.readouterr().out and (tmp_path / "tasks.png").exists()
     kept = sorted((tmp_path / "zoo").rglob("*.pt"))
     assert [path.parts[-4] for path in kept] == sorted([TINY_TASK, OTHER_TASK])
