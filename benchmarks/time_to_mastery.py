@@ -46,7 +46,6 @@ from mop.common.task_mix import task_name
 from mop.plotting.style import HUES, Figure, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
 from studies.experiments import NUM_EPISODES, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
-from studies.tasks import RECIPE, keep_all
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
     "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,
@@ -59,12 +58,13 @@ TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / 
 
 
 _DEFAULTS = OF_THE_STUDIES | {"lr": 1e-3}
+_RECIPE = _DEFAULTS | {"lr_decay": 0.25, "teacher_mix": 2.0}
 _AS_EARLIER = (200, 300, 4000, 2000, 4000, 1200)  # updates of each task: of the policies that were published first
 _AS_AIMED = (100, 200, 2500, 3000, 5500, 1200)  # what the goals leave time for
 SETTINGS = {  # setting -> task -> flags
     "defaults": {task: {"num_updates": n} | _DEFAULTS for task, n in zip(GOALS, _AS_EARLIER, strict=True)},
     "recipe": {
-        task: {"num_updates": n} | OF_THE_STUDIES | keep_all(n) | RECIPE
+        task: {"num_updates": n} | _RECIPE | {"replay_size": max(1000, n)}
         for task, n in zip(GOALS, _AS_AIMED, strict=True)
     },
 }

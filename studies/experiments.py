@@ -119,7 +119,7 @@ class Training:
 
 # What was the default when the studies were made; their policies read the mission through a linear map alone.
 OF_THE_STUDIES = {
-    "input_encoder": "linear", "lang_dim": 32, "lr_decay": 0.0, "teacher_mix": 0.5, "replay_size": 1000,
+    "replay": 8, "input_encoder": "linear", "lang_dim": 32, "lr_decay": 0.0, "teacher_mix": 0.5, "replay_size": 1000,
 }  # fmt: skip
 
 STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 64_000, "BabyAI-GoToLocal-v0": 128_000}  # environment steps of a training

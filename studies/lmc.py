@@ -54,8 +54,8 @@ OF_RL = {
 ALPHAS = ("0", "1e-5")  # lpc_alpha
 NUM_UPDATES = {"BabyAI-UnlockPickup-v0": "100", "BabyAI-GoToLocal-v0": "300"}
 OF_MOP = {
-    "input_encoder": "linear", "lang_dim": "32", "lr_decay": "true", "teacher_mix": "0.5", "replay_size": "1000",
-    "lang_encoder": "vocab", "fork_points": "0,0.02,0.05,0.1,0.2,0.4,0.6,0.8",
+    "replay": "8", "input_encoder": "linear", "lang_dim": "32", "lr_decay": "true", "teacher_mix": "0.5",
+    "replay_size": "1000", "lang_encoder": "vocab", "fork_points": "0,0.02,0.05,0.1,0.2,0.4,0.6,0.8",
     "alpha_points": str(NUM_PLACES), "num_trajectories": "64", "num_eval_episodes": "128", "experiment_name": "lmc",
 }  # fmt: skip
 

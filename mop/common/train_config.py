@@ -112,7 +112,7 @@ class TrainConfig:
     max_steps: int | None = setting(None, "step limit of an episode; null: the task's own", low=1, before=None)
 
     num_updates: int = setting(
-        500, "updates; each learns from num_envs x unroll_len new environment steps", low=1, section="imitation",
+        1000, "updates; each learns from num_envs x unroll_len new environment steps", low=1, section="imitation",
         is_runtime=True,
     )  # fmt: skip
     num_envs: int = setting(16, "environments side by side", low=1, high=MAX_ENVS)
@@ -131,7 +131,7 @@ class TrainConfig:
         low=0, high=1000, before=0.0,
     )  # fmt: skip
     replay: int = setting(
-        8, "further optimiser steps of an update, each on the unroll of an earlier one", low=0, before=0
+        2, "further optimiser steps of an update, each on the unroll of an earlier one", low=0, before=0
     )
     replay_size: int = setting(
         6000, "unrolls kept for them, the latest: about 0.16 KB for each of their steps, also in the state", low=1,
