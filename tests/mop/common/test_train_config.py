@@ -55,7 +55,7 @@ def test_defaults_are_the_documented_ones():
         "trial": 0, "lang_encoder": "words", "lpc_eps": 1e-2, "num_actions": 7,
     }  # fmt: skip
     expected |= {  # found by measurement: studies/experiments.py
-        "obs_encoding": "one_hot", "residual": False, "expert_gain": 10.0, "replay": 8, "teacher_mix": 2.0,
+        "obs_encoding": "one_hot", "residual": False, "expert_gain": 10.0, "replay": 2, "teacher_mix": 2.0,
         "lr_decay": 0.25, "input_encoder": "film", "replay_size": 6000,
     }  # fmt: skip
     config = config_of()
