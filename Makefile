@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed  ## train GoToObj for a minute, evaluate it, draw its routing
-	$(RUN) train_mop.py --task_id BabyAI-GoToObj-v0 --trial 99 --num_updates 100 --resume
+	$(RUN) train_mop.py --task_id BabyAI-GoToObj-v0 --trial 99 --num_updates 200 --resume
 	$(RUN) batch_eval.py --task BabyAI-GoToObj-v0 --trial 99 --final_only --plots
 
 app: $(VENV)/.installed  ## look at the trained policies of results/zoo, and at what you evaluated
