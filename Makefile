@@ -25,7 +25,7 @@ app: $(VENV)/.installed  ## look at the trained policies of results/zoo, and at 
 
 site: $(VENV)/.installed  ## the policies of results/zoo as pages that need no server: site/index.html
 	$(RUN) batch_eval.py --checkpoint_dir results/zoo --final_only --cache_dir site/cache --results_path site/results.csv
-	$(RUN) gallery.py --checkpoint_dir results/zoo --cache_dir site/cache --results_path site/results.csv results/tasks.csv
+	$(RUN) gallery.py --checkpoint_dir results/zoo --cache_dir site/cache --results_path site/results.csv results/tasks.csv results/linear/tasks.csv
 
 browser:  # Debian's chromium for the tests of the apps; without it, they are skipped
 	@command -v chromium >/dev/null || \

@@ -459,6 +459,7 @@ class Settings:
     settings: tuple[str, ...] = cli.setting(
         tuple(POLICIES), "with commas (default: all)", choices=POLICIES, commas=True
     )
+    seeds: tuple[int, ...] = cli.setting(SEEDS, "with commas (default: all)", choices=SEEDS, commas=True)
     jobs: int = cli.setting(1, "trainings at a time", low=1)
     dry_run: bool = cli.setting(False, "print the commands of what is not published")
     modal: bool = cli.setting(False, "with --dry_run: those for Modal")
@@ -473,7 +474,9 @@ def main() -> int:
     """Train what is not published, task after task; publish; tell."""
     args = cli.parse(Settings, __doc__)
     published = set(load_published()[-1]["command"])
-    asked = [t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings]
+    asked = [
+        t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings and t.seed in args.seeds
+    ]
     missing = [training for training in asked if training.text not in published]
     if args.dry_run:
         print("\n".join(modal_commands(missing) if args.modal else [training.text for training in missing]))

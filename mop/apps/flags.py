@@ -10,7 +10,7 @@ from mop.common.values import MAX_ENVS, MAX_EPISODES
 FORMATS = ("png", "svg", "pdf")
 LEAST_WIDTH_IN, LARGEST_WIDTH_IN = 2.0, 30.0
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
-RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
+RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/linear/tasks.csv", "results/alpha.csv")
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,7 @@ def test_logit_viz(place, browser):
 
 @pytest.mark.slow
 def test_cross_task_viz(place, browser):
-    tables = ("--results_path", REPOSITORY / "results" / "tasks.csv")
+    tables = ("--results_path", REPOSITORY / "results/linear/tasks.csv")
     with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
         with opened(browser, address) as page:
             results_and_filters(page, place)
@@ -319,7 +319,7 @@ def test_cross_task_viz(place, browser):
 
 def results_and_filters(page: Page, place: Path) -> None:
     by_task, against_cost = page.picture(), page.picture(1)
-    table = pd.read_csv(REPOSITORY / "results" / "tasks.csv").query("task_id == 'BabyAI-GoToDoor-v0'")
+    table = pd.read_csv(REPOSITORY / "results/linear/tasks.csv").query("task_id == 'BabyAI-GoToDoor-v0'")
     row = table.sort_values("success_rate", kind="stable").iloc[0]  # no other point is near
     hardest = page.page.locator(f".figure i[data-text^='GoToDoor GRU baseline'][data-text*='seed {row['seed']}']").first
     hardest.hover()
