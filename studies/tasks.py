@@ -246,7 +246,7 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
         success, seeds = success_of(worlds, task_id, RIVALS)
         if not success:
             continue
-        counts = sorted({len(of_setting) for of_setting in seeds})
+        counts = sorted({len(of_setting) for of_setting in seeds} - {0})
         cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts))]
         cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in RIVALS]
         cells += [interval(difference(*success.values()), "+") if len(seeds) == 1 else "–"]

@@ -95,7 +95,7 @@ def test_a_table_by_hand(monkeypatch):
     cells += [f"+50.0 (+{50 - half:.1f} to +{50 + half:.1f})", "1.25, 1.25", "1.1, 0.6", "1,500", "100 / 100"]
     assert text.splitlines()[2:] == ["| " + " | ".join(cells) + " |"]
     first = pd.DataFrame(rows[:1]), pd.DataFrame(worlds[:1])  # one policy, one seed: no difference
-    assert "| 0 and 1 | 100.0 (67.6 to 100.0) | – | – | 1.25, – | 1.0, – | 1,500 |" in tasks.as_table(*first)
+    assert "| 1 | 100.0 (67.6 to 100.0) | – | – | 1.25, – | 1.0, – | 1,500 |" in tasks.as_table(*first)
     only_gru = tasks.as_table(pd.DataFrame(rows[1:2]), pd.DataFrame(worlds[1:2]))
     assert only_gru.splitlines()[2].endswith("| – | –, 1.25 | –, 0.5 | – | 100 / 100 |")
     assert tasks.interval((-1 / 3000, -0.003, 0.003), "+") == "+0.0 (-0.3 to +0.3)"
