@@ -2,12 +2,15 @@
 
 import pandas as pd
 import pytest
+import torch
+from bare_minigrid import bare_env, bare_reset, observation_vector
 from scripts import REPOSITORY
 
 from mop.artifacts.checkpoints import find_checkpoints, load_checkpoint
 from mop.envs.bot_paths import BotPaths
 from mop.evaluation.evaluate import encoder_for, evaluate
-from mop.statistics.intervals import interval_of_rate
+from mop.statistics.intervals import interval_of_rate, wilson_interval
+from mop.training.policies import policy_from_checkpoint
 from studies import tasks
 
 RESULTS = REPOSITORY / "results"
@@ -16,6 +19,9 @@ NUM_EPISODES = 200
 OTHER_WORLDS = 2_000_000  # eval_seed: worlds of neither the table nor any training
 TRIAL, _, _ = tasks.POLICIES["mixture"]
 KEY = ["task_id", "trial", "seed"]
+CONFIRMED = ("GoToObj", "UnlockPickup", "KeyCorridorS3R3", "GoToLocal", "PickupLoc", "PutNextLocal", "GoTo", "Open")
+CONFIRMED += ("GoToObjMaze", "BossLevel")
+NUM_BARE, BARE_WORLDS = 50, 3_000_000  # their number and first seed
 
 
 def test_the_zoo_holds_the_median_seed_of_each_task_of_the_table():
@@ -55,4 +61,26 @@ def test_success_in_other_worlds_is_that_of_the_table(found):
     key = (found.key.task_id, found.key.trial, found.key.seed)
     row = pd.read_csv(RESULTS / "zoo.csv").set_index(KEY).loc[key]
     low, high = interval_of_rate(result.metrics["success_rate"], NUM_EPISODES)
+    assert low <= row["success_high"] and high >= row["success_low"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIRMED)
+@torch.no_grad()
+def test_bare_minigrid_and_the_plain_equations_confirm_it(name):
+    """Minigrid's own worlds and view, and the equations one step at a time; nothing of the fast path."""
+    (found,) = (found for found in FOUND if (found.key.task_id, found.key.trial) == (f"BabyAI-{name}-v0", TRIAL))
+    checkpoint = load_checkpoint(found.path)
+    (policy, lang_proj), encoder = policy_from_checkpoint(checkpoint), encoder_for(checkpoint)
+    env, num_solved = bare_env(found.key.task_id), 0
+    for seed in range(BARE_WORLDS, BARE_WORLDS + NUM_BARE):
+        obs, hidden, ended = bare_reset(env, seed), policy.initial_hidden(1), [False]
+        lang = lang_proj(encoder.embed([obs["mission"]]))
+        while not any(ended):
+            inputs = policy.encode(torch.from_numpy(observation_vector(obs, env))[None], lang)
+            logits, _, hidden = policy.step(inputs, hidden)
+            obs, reward, *ended, _ = env.step(int(logits.argmax()))
+        num_solved += reward > 0
+    low, high = wilson_interval(num_solved, NUM_BARE)
+    row = pd.read_csv(RESULTS / "tasks.csv").set_index(KEY).loc[(found.key.task_id, found.key.trial, found.key.seed)]
     assert low <= row["success_high"] and high >= row["success_low"]
