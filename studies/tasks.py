@@ -474,9 +474,7 @@ def main() -> int:
     """Train what is not published, task after task; publish; tell."""
     args = cli.parse(Settings, __doc__)
     published = set(load_published()[-1]["command"])
-    asked = [
-        t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings and t.seed in args.seeds
-    ]
+    asked = [t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings and t.seed in args.seeds]
     missing = [training for training in asked if training.text not in published]
     if args.dry_run:
         print("\n".join(modal_commands(missing) if args.modal else [training.text for training in missing]))

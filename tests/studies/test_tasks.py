@@ -45,7 +45,7 @@ def test_what_is_published_has_the_commands_that_make_it():
     whole = [pd.read_csv(experiments.RESULTS / name) for name in tasks.FILES]
     assert [len(table) for table in tables] == [len(table) for table in whole]
     assert (table["task_id"].map(tasks.TASKS) * 512 == table["env_steps"]).all()
-    assert len(table) == len(worlds) == len(curves.groupby(tasks.OF_A_TRAINING)) >= 16 * 2 * 3
+    assert len(table) == len(worlds) == len(curves.groupby(tasks.OF_A_TRAINING)) >= 16
     rates = tasks.solved_worlds(worlds).mean(1)
     assert np.array_equal(rates.round(6), table["success_rate"].round(6)) and (worlds["num_episodes"] == 1000).all()
 
