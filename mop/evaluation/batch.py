@@ -79,7 +79,9 @@ def evaluate_missing(
         if missing:
             evaluate_all(missing, settings, force, jobs, outcomes)
     except KeyboardInterrupt:
-        done = f"{len(outcomes)} of {len(missing)} checkpoints are evaluated, and their results in {results_path}"
+        # a worker may have written a result that it could not tell any more
+        num_done = len(outcomes) if force else sum(is_evaluated(item, settings) for item in missing)
+        done = f"{num_done} of {len(missing)} checkpoints are evaluated, and their results in {results_path}"
         raise KeyboardInterrupt(f"{done}; the same command goes on") from None
     finally:  # what is evaluated is in the table, whatever happens
         table = merge_results(settings.cache_dir, results_path, unread.append)

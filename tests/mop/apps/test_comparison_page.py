@@ -43,7 +43,7 @@ from mop.common import cli
 from mop.plotting.compared_runs import ALL_MEASURES
 
 KEY = RunKey(TASK, 0, 0)
-TABLES = [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")]
+TABLES = [REPOSITORY / "results" / f"{name}.csv" for name in ("linear/tasks", "alpha")]
 PENALTIES = [0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # of the published tables
 
 
