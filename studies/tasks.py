@@ -338,7 +338,10 @@ def success_of(
 
 
 def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
-    """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds take shorter paths."""
+    """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds take shorter paths.
+
+    "" where no task has the same seeds of both.
+    """
     more: dict[str, list[str]] = {setting: [] for setting in RIVALS}
     shorter: dict[str, list[str]] = {setting: [] for setting in RIVALS}
     num_tasks = 0
@@ -353,6 +356,8 @@ def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
         for setting, other, ahead in zip(RIVALS, reversed(RIVALS), (low > 0, high < 0), strict=True):
             more[setting] += [task_name(task_id)] * ahead
             shorter[setting] += [task_name(task_id)] * bool(longest[setting] < shortest[other])
+    if num_tasks == 0:
+        return ""
     lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
     for says, of_setting in (("solves more, beyond chance", more), ("takes shorter paths, each seed", shorter)):
         for setting, names in of_setting.items():
@@ -369,7 +374,8 @@ def write_report() -> str:
     worlds, _, table = load_published()
     if table.empty:
         raise InputError("nothing is published yet; leave --report out")
-    text, costs = f"{as_table(table, worlds)}\n{where_they_differ(table, worlds)}", as_cost_table(table, worlds)
+    parts = as_table(table, worlds), where_they_differ(table, worlds)
+    text, costs = "\n".join(part for part in parts if part), as_cost_table(table, worlds)
     write_atomic(experiments.RESULTS / "tasks.md", lambda file: file.write(text.encode()))
     if costs:
         write_atomic(experiments.RESULTS / "tasks_cost.md", lambda file: file.write(costs.encode()))
