@@ -255,23 +255,29 @@ def folder_lock(folder: str | Path, wait_s: float = 0.0) -> Generator[bool]:
     """
     folder = Path(folder).resolve()
     path = folder.with_name(f".{folder.name}.lock")
-    end = time.monotonic() + wait_s
+    name, end = str(path), time.monotonic() + wait_s
+    descriptor = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while (descriptor := _lock(path, os.O_RDWR | os.O_CREAT)) is None and time.monotonic() < end:
-            time.sleep(0.02)
-    except OSError:  # not writable, or no locks here: go on without one, though work may be done twice
-        yield True
-        return
-    if descriptor is None:
-        yield False
-        return
-    try:
-        yield True
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while (descriptor := _lock(path, os.O_RDWR | os.O_CREAT)) is None and time.monotonic() < end:
+                time.sleep(0.02)
+        except OSError:  # not writable, or no locks here: go on without one, though work may be done twice
+            yield True
+            return
+        except KeyboardInterrupt:  # the file may have been made already: it goes, unless another process holds it
+            with suppress(OSError):
+                descriptor = _lock(path, os.O_RDWR)
+            raise
+        yield descriptor is not None
     finally:
-        with suppress(OSError):
-            path.unlink()  # before the lock ends: a process that waits for it then sees that it is another file
-        os.close(descriptor)
+        if descriptor is not None:
+            # before the lock ends: a process that waits for it then sees that it is another file
+            try:  # noqa: SIM105  a call before that of unlink is a place for Ctrl-C to leave the file
+                os.unlink(name)
+            except OSError:
+                pass
+            os.close(descriptor)
 
 
 def _lock(path: Path, flags: int) -> int | None:

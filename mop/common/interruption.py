@@ -5,6 +5,7 @@ the packages install before all other imports. Processes that a command starts d
 at once, and it is for the first one to say what becomes of them.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -19,10 +20,14 @@ _PATIENCE_S = 1.0  # whoever waits longer for an answer to Ctrl-C believes that 
 
 
 def install() -> None:
-    """Make an uncaught KeyboardInterrupt of a command of this repository one line and exit code 130."""
+    """Make an uncaught KeyboardInterrupt of a command of this repository one line and exit code 130.
+
+    When all is done, a late one changes nothing: the interpreter, which leaves, would die of it.
+    """
     if _is_command() and sys.excepthook is sys.__excepthook__:
         sys.excepthook = _report
         repeat_swallowed()
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def repeat_swallowed(number: int = signal.SIGINT) -> None:

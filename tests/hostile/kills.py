@@ -93,8 +93,8 @@ def kill(name: str, root: Path, rng: random.Random, after_s: float) -> str:
         assert done.code == 0, about
         return ENDED
     if word.startswith("INT"):
-        # -SIGINT: it came before our first module was there to answer, or when all was done
         assert done.code in (0, 130, -signal.SIGINT) and done.err.count("interrupted") <= 1, about
+        assert done.code != -signal.SIGINT or after_s < EARLY_S, about
     return word
 
 
@@ -118,6 +118,7 @@ def _to_one_worker(pid: int, rng: random.Random) -> None:
     os.kill(rng.choice(workers or [pid]), signal.SIGKILL)
 
 
+EARLY_S = 0.5  # until the first of our modules is there to answer
 WAYS: dict[str, Callable[[int, random.Random], None]] = {
     "KILL": partial(_to_first, signal.SIGKILL),
     "KILL to all": partial(_to_all, signal.SIGKILL),

@@ -1,6 +1,7 @@
 """Files are replaced as a whole, and a lock is one process's only."""
 
 import errno
+import fcntl
 import itertools
 import os
 import signal
@@ -186,6 +187,27 @@ with folder_lock(sys.argv[1]) as is_ours:
     print(is_ours, flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("call", ["os.open", "fcntl.flock"])
+def test_ctrl_c_while_a_lock_is_taken_leaves_none(call, tmp_path, monkeypatch):
+    module, name = (os if call.startswith("os") else fcntl), call.split(".")[1]
+    real, count = getattr(module, name), [0]
+
+    def cut_off(*arguments, **options):
+        result = real(*arguments, **options)
+        count[0] += 1
+        if count[0] == 1:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(module, name, cut_off)
+    with pytest.raises(KeyboardInterrupt), folder_lock(tmp_path / "run"):
+        raise AssertionError("it was cut off before")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    with folder_lock(tmp_path / "run") as is_ours:
+        assert is_ours
 
 
 def test_a_lock_holds_whatever_the_environment_and_ends_with_its_process(tmp_path):

@@ -59,6 +59,18 @@ def test_while_the_compiler_is_imported(module, tmp_path):
     assert (result.returncode, result.stderr) == (130, "interrupted\n")
 
 
+def test_when_all_is_done(tmp_path):
+    """The interpreter that leaves does not die of it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\nclass Last:\n"
+        " def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT):\n  kill(pid, number)\nlast = Last()\n"
+    )
+    environment = script_environment({"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])})
+    command = [sys.executable, "train_mop.py", "--help"]
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "") and "usage" in result.stdout
+
+
 def test_what_it_says_is_said_once(capsys):
     with pytest.raises(SystemExit) as end:
         interruption._report(KeyboardInterrupt, KeyboardInterrupt("saved x"), None)
