@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from mop.common.files import write_csv
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS, World
+from studies import experiments
+
+RANDOM = "tasks_random.csv"  # of each task: success and mean return of random actions
 
 # success in %, imitation of a million demonstrations, BabyAI 1.0 / 1.1: one seed, its best moment; at second hand
 BABYAI = {
@@ -32,22 +37,42 @@ JAT = {
 }  # fmt: skip
 
 
-def random_episodes(task_id: str, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Play an episode of uniformly random actions in each of W worlds.
+def random_returns(task_id: str, seeds: Sequence[int]) -> np.ndarray:
+    """Play an episode of uniformly random actions in each of W worlds. Returns what each brings, (W,) float64."""
+    world, returns = World(task_id), np.zeros(len(seeds))
+    for k, seed in enumerate(seeds):
+        world.reset(seed)
+        rng, ended = np.random.default_rng(stream_seed(seed, "random actions")), (False,)
+        while not any(ended):
+            returns[k], *ended = world.step(int(rng.integers(NUM_ACTIONS)))
+    return returns
 
-    Returns what each episode brings, (W,) float64, and the step limit of each world, (W,) int64.
-    """
-    world = World(task_id)
-    returns, limits = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+
+def add_random_actions(task_id: str, seeds: list[int]) -> None:
+    """Add to RANDOM what random actions bring in these worlds, unless it is there."""
+    known = load_random()
+    if any((row["task_id"], row["num_episodes"]) == (task_id, len(seeds)) for row in known):
+        return
+    returns = random_returns(task_id, seeds)
+    row = {"task_id": task_id, "num_episodes": len(seeds), "success_rate": (returns > 0).mean()}
+    rows = [*(row for row in known if row["task_id"] != task_id), row | {"mean_return": returns.mean().round(4)}]
+    write_csv(experiments.RESULTS / RANDOM, pd.DataFrame(rows))
+
+
+def load_random() -> list[dict]:
+    """The rows of RANDOM; none where there is no such file."""
+    path = experiments.RESULTS / RANDOM
+    columns = ("task_id", "num_episodes", "success_rate", "mean_return")
+    return experiments.read_published(path, columns).to_dict("records") if path.exists() else []
+
+
+def step_limits(task_id: str, seeds: Sequence[int]) -> np.ndarray:
+    """Read the step limit of each of W worlds, which depends on its mission: (W,) int64."""
+    world, limits = World(task_id), np.zeros(len(seeds), np.int64)
     for k, seed in enumerate(seeds):
         world.reset(seed)
         limits[k] = world.env.max_steps
-        rng = np.random.default_rng(stream_seed(seed, "random actions"))
-        is_over = False
-        while not is_over:
-            returns[k], terminated, truncated = world.step(int(rng.integers(NUM_ACTIONS)))
-            is_over = terminated or truncated
-    return returns, limits
+    return limits
 
 
 def episode_returns(success: np.ndarray, steps: np.ndarray, limits: np.ndarray) -> np.ndarray:

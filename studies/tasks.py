@@ -44,7 +44,7 @@ from plotting_utils import plot_by_task
 from studies import experiments, references
 from studies.experiments import SEEDS, Training
 
-TASKS = {  # updates of 512 environment steps; the 19 levels of BabyAI, the 39 tasks of JAT, and smaller relatives
+TASKS = {  # updates of 512 environment steps; BabyAI's levels (Minigrid lacks PutNext), JAT's, smaller ones
     "BabyAI-GoToObj-v0": 200,
     "BabyAI-OpenRedDoor-v0": 200,
     "BabyAI-GoToRedBallNoDists-v0": 200,
@@ -106,7 +106,6 @@ POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of ol
 # which settings a table compares
 RIVALS, COSTS, READERS = ("mixture", "GRU"), ("mixture", "lpc_alpha 1e-5"), ("mixture", "mission-blind")
 CURVE_ROWS = 50  # of a learning curve
-RANDOM = "tasks_random.csv"  # of each task: success and mean return of random actions
 FILES = ("tasks_worlds.csv", "tasks_curves.csv", "tasks.csv")  # the last one says what is published
 OF_A_TRAINING = ["task_id", "setting", "seed"]
 
@@ -147,11 +146,13 @@ def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
     tasks.csv is written last: until then, the trainings are not published, and the same command publishes them.
     """
     table, curves = experiments.tables_of(trainings, evaluated)
-    table["mean_return"] = mean_returns(trainings)
+    episodes = [episodes_of(training) for training in trainings]
+    table["mean_return"] = mean_returns(trainings[0].task_id, episodes)
+    references.add_random_actions(trainings[0].task_id, [episode["seed"] for episode in episodes[0]])
     new = pd.MultiIndex.from_frame(table[OF_A_TRAINING])
     order = {name: k for k, name in enumerate(TASKS)}
     whole = []
-    for old, added in zip(load_published(), (worlds_of(trainings), curves, table), strict=True):
+    for old, added in zip(load_published(), (worlds_of(trainings, episodes), curves, table), strict=True):
         others = old[~pd.MultiIndex.from_frame(old[OF_A_TRAINING]).isin(new)]
         both = pd.concat([others, added] if len(others) else [added])
         both = both.assign(place=both["task_id"].map(order)).sort_values(["place", "setting", "seed"], kind="stable")
@@ -162,36 +163,28 @@ def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
     write_csv(experiments.RESULTS / FILES[-1], whole[-1])
 
 
-def mean_returns(trainings: list[Training]) -> list[float]:
-    """The mean return of each training, all of one task; what random actions bring is added to RANDOM on the way."""
-    caches = [load_cache(cache_path(experiments.RUNS / "tasks" / "evaluation", training.key)) for training in trainings]
-    task_id, seeds = trainings[0].task_id, [episode["seed"] for episode in caches[0].episodes]
-    brought, limits = references.random_episodes(task_id, seeds)
-    row = {"task_id": task_id, "num_episodes": len(seeds), "success_rate": (brought > 0).mean()}
-    others = [known for known in load_random() if known["task_id"] != task_id]
-    write_csv(experiments.RESULTS / RANDOM, pd.DataFrame([*others, row | {"mean_return": brought.mean().round(4)}]))
+def episodes_of(training: Training) -> list[dict]:
+    """The episodes of its evaluation, in the order of the worlds' seeds."""
+    cache = load_cache(cache_path(experiments.RUNS / "tasks" / "evaluation", training.key))
+    return sorted(cache.episodes, key=lambda episode: episode["seed"])
+
+
+def mean_returns(task_id: str, episodes: list[list[dict]]) -> list[float]:
+    """The mean return of each training of a task, all in the same worlds."""
+    limits = references.step_limits(task_id, [episode["seed"] for episode in episodes[0]])
     means = []
-    for cache in caches:
-        success, steps = (np.array([episode[name] for episode in cache.episodes]) for name in ("success", "steps"))
+    for own in episodes:
+        success, steps = (np.array([episode[name] for episode in own]) for name in ("success", "steps"))
         means.append(round(float(references.episode_returns(success, steps, limits).mean()), 4))
     return means
 
 
-def load_random() -> list[dict]:
-    """The rows of RANDOM; none where there is no such file."""
-    path = experiments.RESULTS / RANDOM
-    columns = ("task_id", "num_episodes", "success_rate", "mean_return")
-    return experiments.read_published(path, columns).to_dict("records") if path.exists() else []
-
-
-def worlds_of(trainings: list[Training]) -> pd.DataFrame:
+def worlds_of(trainings: list[Training], episodes: list[list[dict]]) -> pd.DataFrame:
     """Which of the fixed worlds each training solves: bits of a hexadecimal number, the first world's first."""
     rows = []
-    for training in trainings:
-        cache = load_cache(cache_path(experiments.RUNS / "tasks" / "evaluation", training.key))
-        episodes = sorted(cache.episodes, key=lambda episode: episode["seed"])
-        solved = np.packbits([episode["success"] for episode in episodes]).tobytes().hex()
-        named = (training.task_id, training.setting, training.seed, len(episodes), solved)
+    for training, own in zip(trainings, episodes, strict=True):
+        solved = np.packbits([episode["success"] for episode in own]).tobytes().hex()
+        named = (training.task_id, training.setting, training.seed, len(own), solved)
         rows.append(dict(zip((*OF_A_TRAINING, "num_episodes", "solved"), named, strict=True)))
     return pd.DataFrame(rows)
 
@@ -286,7 +279,7 @@ def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
 def as_reading_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     """A line for each task: the mixture, the same without its mission, random actions; and the returns of JAT."""
     lines = []
-    by_chance = {row["task_id"]: row for row in load_random()}
+    by_chance = {row["task_id"]: row for row in references.load_random()}
     for task_id, of_task in table.groupby("task_id", sort=False):
         success, _ = success_of(worlds, task_id, READERS)
         if READERS[0] not in success or task_id not in by_chance:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from mop.artifacts.run_paths import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR
-from mop.common.cli import as_flags, setting
+from mop.common.cli import as_flags, changes_of, setting
 from mop.common.values import MAX_ENVS, MAX_EPISODES
 
 
@@ -51,7 +51,5 @@ class Filters:
 
     def as_words(self) -> str:
         """Those that are given, as they are typed."""
-        given = {field.name: getattr(self, field.name) for field in fields(Filters)}
-        return " ".join(
-            as_flags({name: value for name, value in given.items() if value is not None and value is not False})
-        )
+        given = changes_of(self)
+        return " ".join(as_flags({field.name: given[field.name] for field in fields(Filters) if field.name in given}))

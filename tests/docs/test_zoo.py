@@ -27,8 +27,10 @@ NUM_BARE, BARE_WORLDS = 25, 3_000_000  # their number and first seed
 def test_the_zoo_holds_the_median_seed_of_each_task_of_the_table():
     mixtures = pd.read_csv(RESULTS / "tasks.csv").query("setting == 'mixture'")
     of_table = {found.key.task_id: found.key for found in FOUND if found.key.trial == TRIAL}
-    medians = {task_id: tasks.median_seed(rows) for task_id, rows in mixtures.groupby("task_id")}
-    assert {task_id: key.seed for task_id, key in of_table.items()} == medians and len(medians) >= 16
+    assert of_table.keys() == set(mixtures["task_id"]) and len(of_table) >= 16
+    for task_id, rows in mixtures.groupby("task_id"):
+        own = rows.set_index("seed")["success_rate"]
+        assert own[of_table[task_id].seed] == own.quantile(0.5, "lower"), task_id  # of an even number, the worse one
     assert all(found.path.stat().st_size < 1_000_000 for found in FOUND)
 
 

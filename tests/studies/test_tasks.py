@@ -45,7 +45,7 @@ def test_what_is_published_has_the_commands_that_make_it():
     whole = [pd.read_csv(experiments.RESULTS / name) for name in tasks.FILES]
     assert [len(table) for table in tables] == [len(table) for table in whole]
     assert (table["task_id"].map(tasks.TASKS) * 512 == table["env_steps"]).all()
-    assert len(table) == len(worlds) == len(curves.groupby(tasks.OF_A_TRAINING)) >= 16
+    assert len(table) == len(worlds) == len(curves.groupby(tasks.OF_A_TRAINING)) >= 27
     rates = tasks.solved_worlds(worlds).mean(1)
     assert np.array_equal(rates.round(6), table["success_rate"].round(6)) and (worlds["num_episodes"] == 1000).all()
 
@@ -140,7 +140,7 @@ def test_the_table_of_reading_by_hand(tmp_path, monkeypatch):
     table, worlds = pd.DataFrame(rows), pd.DataFrame(worlds)
     assert len(tasks.as_reading_table(table, worlds).splitlines()) == 2, "random actions are not known yet"
     chance = {"task_id": "BabyAI-GoToObj-v0", "num_episodes": 100, "success_rate": 0.25, "mean_return": 0.125}
-    pd.DataFrame([chance]).to_csv(tmp_path / tasks.RANDOM, index=False)
+    pd.DataFrame([chance]).to_csv(tmp_path / tasks.references.RANDOM, index=False)
     line = tasks.as_reading_table(table, worlds).splitlines()[2]
     solved = [tasks.interval((count / 100, *wilson_interval(count, 100))) for count in (95, 50, 25)]
     assert line == "| " + " | ".join(["GoToObj", *solved, "0.475, 0.125", "0.930, 0.134"]) + " |"
@@ -222,7 +222,7 @@ def test_task_after_task_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     pd.testing.assert_frame_equal(table.iloc[6:].reset_index(drop=True), first)
     worlds = tasks.solved_worlds(tasks.load_published()[0])
     assert worlds.shape == (12, 5) and np.allclose(worlds.mean(1), table["success_rate"])
-    assert pd.read_csv(tmp_path / tasks.RANDOM)["task_id"].tolist() == [OTHER_TASK, TINY_TASK]
+    assert pd.read_csv(tmp_path / tasks.references.RANDOM)["task_id"].tolist() == [OTHER_TASK, TINY_TASK]
     assert (table["mean_return"] <= table["success_rate"]).all()
     assert (tmp_path / "tasks.md").read_text() in capsys.readouterr().out and (tmp_path / "tasks.png").exists()
     kept = sorted((tmp_path / "zoo").rglob("*.pt"))
