@@ -123,10 +123,14 @@ def encode_by_codes(mission: str) -> torch.Tensor:
     code, the same on every machine. The root mean square is about 1, the scale of a DistilBERT vector.
     """
     words = split_words(mission)
-    hashes = [hashlib.shake_256(f"{k} {word}".encode()).digest(VOCAB_DIM // 8) for k, word in enumerate(words)]
-    bits = np.unpackbits(np.frombuffer(b"".join(hashes), np.uint8)).reshape(len(words), VOCAB_DIM)
-    codes = 2.0 * bits.astype(np.float32) - 1.0
+    codes = np.stack([code_of_word(k, word) for k, word in enumerate(words)])
     return torch.from_numpy(codes.sum(axis=0) / np.float32(np.sqrt(len(words))))
+
+
+def code_of_word(k: int, word: str) -> np.ndarray:
+    """The ±1 code (VOCAB_DIM,) float32 of a word at place k of a mission."""
+    code = hashlib.shake_256(f"{k} {word}".encode()).digest(VOCAB_DIM // 8)
+    return 2.0 * np.unpackbits(np.frombuffer(code, np.uint8)).astype(np.float32) - 1.0
 
 
 # encoders that need no files; the last one does not show the mission

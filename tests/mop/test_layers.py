@@ -10,7 +10,7 @@ from scripts import PATIENCE_S, REPOSITORY
 LAYERS = (  # a file imports from its own package, and from the packages of lower layers
     *(["mop.common"], ["mop.artifacts", "mop.statistics"], ["mop.envs", "mop.analysis"], ["mop.plotting"]),
     *(["mixture_of_experts", "plotting_utils"], ["mop.fast"], ["mop.training"], ["mop.evaluation"]),
-    *(["mop.apps", "mop.cloud"], ["lmc_rl", "generative"], ["studies", "a script"]),
+    *(["mop.microscope"], ["mop.apps", "mop.cloud"], ["lmc_rl", "generative"], ["studies", "a script"]),
 )
 FAST_SITES = {  # the files that may import mop.fast, each behind `IS_FAST`
     *("mop.envs.babyai", "mop.training.execution", "mop.training.devices", "generative.simulators.visibility"),

@@ -1,0 +1,442 @@
+// The policies as equations: mixture_of_experts.py for one agent and one step at a time, in plain JavaScript.
+//
+// The names are those of the Python file, which explains the equations. Weights are float32 as they were trained;
+// sums are made in double precision, as JavaScript has no other. `pack_policy.py` makes what `Policy` reads.
+//
+// Axis letters: D width, H hidden units of a layer, E experts of a layer, L layers, A actions, S all hidden units;
+// I = 152 numbers of an observation, G of a mission (`lang`), C numbers of a cell's embedding, F of its features.
+
+const NUM_CELLS = 49;  // of the agent's view, 7 x 7
+const CATEGORIES = [11, 6, 3];  // Minigrid's object types, colours and states
+const NUM_COLUMNS = 20;  // one-hot columns of a cell, all categories together
+const NUM_CODES = 11 * 6 * 3;  // of a cell: (type * 6 + colour) * 3 + state
+const IMAGE_SIZE = CATEGORIES.length * NUM_CELLS;
+const NORM_EPS = 1e-5;  // of torch.nn.LayerNorm
+
+// --- numbers ---
+
+/** Layered parameter cost of a step: sum over layers and experts of weight x size^2. routing, sizes: L lists of E_l. */
+export function lpc(routing, sizes) {
+  let cost = 0;
+  routing.forEach((weights, layer) => weights.forEach((weight, e) => { cost += weight * sizes[layer][e] ** 2; }));
+  return cost;
+}
+
+/** Probabilities Float32Array of logits, which is any list of numbers. */
+export function softmax(logits) {
+  const largest = Math.max(...logits), exps = Array.from(logits, (logit) => Math.exp(logit - largest));
+  const total = exps.reduce((sum, exp) => sum + exp, 0);
+  return Float32Array.from(exps, (exp) => exp / total);
+}
+
+/** Place of the largest number, of equal ones the first. */
+export function argmax(values) {
+  let best = 0;
+  for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
+  return best;
+}
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
+/** Weight and bias of a linear map: y = W x + b. */
+class Linear {
+  /** weight: Float32Array (numOut x numIn), row by row; bias: Float32Array (numOut), or null. */
+  constructor(weight, bias, numIn) {
+    this.weight = weight;
+    this.numIn = numIn;
+    this.numOut = weight.length / numIn;
+    this.bias = bias ?? new Float32Array(this.numOut);
+  }
+
+  /** Write y, of x from number `start` on. */
+  into(y, x, start = 0) {
+    const { weight, bias, numIn, numOut } = this, whole = numIn - numIn % 4;
+    for (let row = 0, w = 0; row < numOut; row++) {
+      let a = bias[row], b = 0, c = 0, d = 0, k = start;  // four sums, which a processor makes side by side
+      for (const end = start + whole; k < end; k += 4, w += 4) {
+        a += weight[w] * x[k];
+        b += weight[w + 1] * x[k + 1];
+        c += weight[w + 2] * x[k + 2];
+        d += weight[w + 3] * x[k + 3];
+      }
+      for (const end = start + numIn; k < end; k++, w++) a += weight[w] * x[k];
+      y[row] = a + b + (c + d);
+    }
+  }
+
+  /** y of x, both Float32Array. */
+  of(x) {
+    const y = new Float32Array(this.numOut);
+    this.into(y, x);
+    return y;
+  }
+}
+
+// --- parts of a layer ---
+
+/** torch.nn.GRU with one layer, one step at a time. */
+class GRU {
+  constructor(weights, name, width) {
+    const size = weights.get(`${name}.bias_hh_l0`).length / 3;
+    this.size = size;
+    this.input = new Linear(weights.get(`${name}.weight_ih_l0`), weights.get(`${name}.bias_ih_l0`), width);
+    this.state = new Linear(weights.get(`${name}.weight_hh_l0`), weights.get(`${name}.bias_hh_l0`), size);
+    this.fromInput = new Float64Array(3 * size);
+    this.fromState = new Float64Array(3 * size);
+  }
+
+  /** Write the state after a step with the input x (D) into `after`; its units stand from `start` on in both states. */
+  step(x, before, after, start) {
+    const { size, fromInput, fromState } = this;
+    this.input.into(fromInput, x);
+    this.state.into(fromState, before, start);
+    for (let k = 0; k < size; k++) {
+      const r = sigmoid(fromInput[k] + fromState[k]);
+      const z = sigmoid(fromInput[size + k] + fromState[size + k]);
+      const n = Math.tanh(fromInput[2 * size + k] + r * fromState[2 * size + k]);
+      after[start + k] = (1 - z) * n + z * before[start + k];
+    }
+  }
+}
+
+/** Experts of different sizes, mixed by a router: y = sum over e of weight_e * expert_e(x). */
+class MoELayer {
+  /** start: where the layer's units begin in the hidden state. */
+  constructor(packed, weights, layer, start) {
+    const { width } = packed, name = `moe_layers.${layer}`;
+    this.width = width;
+    this.router = { start, gru: new GRU(weights, `${name}.router.gru`, width) };
+    this.fc = weights.linear(`${name}.router.fc`);
+    start += this.router.gru.size;
+    this.experts = packed.expert_hidden_sizes[layer].map((size, e) => {
+      const expert = size === 0 ? { size } : {
+        size, start,
+        gru: new GRU(weights, `${name}.experts.${e}.gru`, width),
+        projection: weights.linear(`${name}.experts.${e}.projection`),
+      };
+      start += size;
+      return expert;
+    });
+    this.end = start;
+    this.norm = packed.residual ? weights.linear(`${name}.norm`) : null;
+    this.output = new Float64Array(width);
+  }
+
+  /** Write y (D) of x (D) and the layer's units of `after`; returns the weights that were used, Float32Array (E). */
+  step(x, y, before, after, intervene) {
+    this.router.gru.step(x, before, after, this.router.start);
+    let weights = this.routerWeights(after);
+    if (intervene !== null) weights = intervene(weights);
+    y.fill(0);
+    for (let e = 0; e < this.experts.length; e++) {
+      const expert = this.experts[e], weight = weights[e];
+      const output = expert.size === 0 ? x : this.output;
+      if (expert.size > 0) {
+        expert.gru.step(x, before, after, expert.start);
+        if (weight !== 0) expert.projection.into(output, after.subarray(expert.start, expert.start + expert.size));
+      }
+      if (weight !== 0) for (let k = 0; k < this.width; k++) y[k] += weight * output[k];
+    }
+    if (this.norm !== null) this.normalise(x, y);
+    return weights;
+  }
+
+  /** Softmax of the router's units in the hidden state. */
+  routerWeights(hidden) {
+    const { start, gru } = this.router;
+    return softmax(this.fc.of(hidden.subarray(start, start + gru.size)));
+  }
+
+  /** Replace y by LayerNorm(x + y). */
+  normalise(x, y) {
+    const { width, norm } = this;
+    let mean = 0, variance = 0;
+    for (let k = 0; k < width; k++) mean += (y[k] += x[k]) / width;
+    for (let k = 0; k < width; k++) variance += (y[k] - mean) ** 2 / width;
+    const scale = 1 / Math.sqrt(variance + NORM_EPS);
+    for (let k = 0; k < width; k++) y[k] = (y[k] - mean) * scale * norm.weight[k] + norm.bias[k];
+  }
+}
+
+// --- input projections ---
+
+/** Code of a cell of an observation, from its type, colour and state. */
+function checkedCode(obs, cell) {
+  const type = obs[cell], color = obs[NUM_CELLS + cell], state = obs[2 * NUM_CELLS + cell];
+  const isKnown = type >= 0 && type < 11 && color >= 0 && color < 6 && state >= 0 && state < 3;
+  if (!isKnown) throw new Error("an observation has a category that Minigrid does not have");
+  return (type * 6 + color) * 3 + state;
+}
+
+/** FiLM: the mission says what to look for in each cell. Features of a cell's code are computed once a mission. */
+class FilmProjection {
+  constructor(packed, weights) {
+    this.cellDim = packed.film.cell_dim;
+    this.numFeatures = packed.film.num_features;
+    this.cells = weights.get("input_projection.cells.weight");  // (C, 20)
+    this.film = weights.linear("input_projection.film");
+    this.features = weights.linear("input_projection.features");
+    this.output = weights.linear("input_projection.output");
+    this.tables = new WeakMap();  // lang -> {film, table of all codes, which codes it has}
+    this.inputs = new Float64Array(this.output.numIn);
+    this.modulated = new Float64Array(this.cellDim);
+  }
+
+  /** Write x (D) of an observation (I) and a mission's lang (G). */
+  into(x, obs, lang) {
+    const { inputs, numFeatures } = this, { known, table, film } = this.tableOf(lang);
+    let place = 0;
+    for (let cell = 0; cell < NUM_CELLS; cell++) {
+      const code = checkedCode(obs, cell), from = code * numFeatures;
+      if (!known[code]) this.addCode(code, film, table, known);
+      for (let k = 0; k < numFeatures; k++) inputs[place++] = table[from + k];
+    }
+    for (let k = IMAGE_SIZE; k < obs.length; k++) inputs[place++] = obs[k];
+    inputs.set(lang, place);
+    this.output.into(x, inputs);
+  }
+
+  tableOf(lang) {
+    if (!this.tables.has(lang)) {
+      const table = new Float32Array(NUM_CODES * this.numFeatures);
+      this.tables.set(lang, { film: this.film.of(lang), table, known: new Uint8Array(NUM_CODES) });
+    }
+    return this.tables.get(lang);
+  }
+
+  /** f = relu(W_f relu((1 + gamma) e + beta) + b_f) of a cell of this code. */
+  addCode(code, film, table, known) {
+    const { cells, cellDim, modulated, numFeatures } = this;
+    const columns = [Math.floor(code / 18), 11 + Math.floor(code / 3) % 6, 17 + code % 3];
+    for (let c = 0; c < cellDim; c++) {
+      const e = columns.reduce((sum, column) => sum + cells[c * NUM_COLUMNS + column], 0);
+      modulated[c] = Math.max(0, (1 + film[c]) * e + film[cellDim + c]);
+    }
+    const features = table.subarray(code * numFeatures, (code + 1) * numFeatures);
+    this.features.into(features, modulated);
+    for (let k = 0; k < numFeatures; k++) features[k] = Math.max(0, features[k]);
+    known[code] = 1;
+  }
+}
+
+/** W [observation, mission] + b, where each category of the image may be a one in a column of zeros. */
+class LinearProjection {
+  constructor(packed, weights) {
+    const { weight, bias, numIn, numOut } = weights.linear("input_projection");
+    this.width = numOut;
+    this.isOneHot = packed.obs_encoding === "one_hot";
+    this.bias = bias;
+    this.columns = new Float32Array(weight.length);  // (K + G, D): the weights of an input lie side by side
+    for (let row = 0; row < numOut; row++) {
+      for (let k = 0; k < numIn; k++) this.columns[k * numOut + row] = weight[row * numIn + k];
+    }
+    this.starts = new WeakMap();  // lang -> its part of x, with the bias
+    this.firstOfLang = numIn - packed.lang_dim;
+  }
+
+  /** Write x (D) of an observation (I) and a mission's lang (G). */
+  into(x, obs, lang) {
+    x.set(this.startOf(lang));
+    const numEncoded = this.isOneHot ? IMAGE_SIZE : 0;
+    if (this.isOneHot) for (let cell = 0; cell < NUM_CELLS; cell++) this.addCell(x, obs, cell);
+    const first = this.firstOfLang - obs.length;
+    for (let k = numEncoded; k < obs.length; k++) this.add(x, first + k, obs[k]);
+  }
+
+  /** Columns are ordered by channel of the image, then cell, then category. */
+  addCell(x, obs, cell) {
+    checkedCode(obs, cell);
+    for (let channel = 0, first = 0; channel < 3; channel++) {
+      const size = CATEGORIES[channel];
+      this.add(x, first + cell * size + obs[channel * NUM_CELLS + cell], 1);
+      first += NUM_CELLS * size;
+    }
+  }
+
+  add(x, column, value) {
+    const { columns, width } = this, from = column * width;
+    if (value !== 0) for (let k = 0; k < width; k++) x[k] += columns[from + k] * value;
+  }
+
+  startOf(lang) {
+    if (!this.starts.has(lang)) {
+      const start = Float64Array.from(this.bias);
+      lang.forEach((value, k) => this.add(start, this.firstOfLang + k, value));
+      this.starts.set(lang, start);
+    }
+    return this.starts.get(lang);
+  }
+}
+
+// --- missions ---
+
+/** Words of a mission; a comma is one. */
+export function splitWords(mission) {
+  const words = mission.toLowerCase().replaceAll(",", " , ").trim();
+  return words === "" ? [] : words.split(/\s+/);
+}
+
+/** Why words cannot be read by a policy that knows so many of them; empty if they can. */
+function wordsError(words, known, maxWords) {
+  if (words.length > maxWords) return `a mission has at most ${maxWords} words`;
+  const unknown = words.find((word) => !known.includes(word));
+  return unknown === undefined ? "" : `"${unknown}" is no word of BabyAI's missions`;
+}
+
+/** mixture_of_experts.WordProjection: what a policy sees of a mission, read word by word. */
+class WordProjection {
+  constructor(packed, weights) {
+    this.known = packed.words;
+    [this.maxWords, this.width] = weights.shape("lang_proj.places.weight");
+    this.words = weights.get("lang_proj.words.weight");
+    this.places = weights.get("lang_proj.places.weight");
+    this.near = weights.linear("lang_proj.near");
+    this.ask = weights.linear("lang_proj.ask");
+    this.output = weights.linear("lang_proj.output");
+  }
+
+  error(mission) { return wordsError(splitWords(mission), this.known, this.maxWords); }
+
+  lang(mission) {
+    const { width } = this, words = splitWords(mission);
+    const x = new Float32Array((words.length + 2) * width);  // with zeros before the first word and after the last
+    words.forEach((word, k) => {
+      const from = (1 + this.known.indexOf(word)) * width;
+      for (let c = 0; c < width; c++) x[(1 + k) * width + c] = this.words[from + c] + this.places[k * width + c];
+    });
+    const near = words.map((_, k) => this.near.of(x.subarray(k * width, (k + 3) * width)).map((y) => Math.max(0, y)));
+    const asked = near.map((y) => this.ask.of(y));
+    const heard = Array.from({ length: this.ask.numOut }, (_, head) => {
+      const shares = softmax(asked.map((scores) => scores[head]));
+      return Array.from({ length: width }, (_, c) => near.reduce((sum, y, k) => sum + shares[k] * y[c], 0));
+    });
+    return this.output.of(Float32Array.from(heard.flat()));
+  }
+}
+
+/** The `vocab` embedding, projected: codes (places x words x G) are those of BabyAI's words, already projected. */
+class CodeProjection {
+  constructor(packed, weights) {
+    this.known = packed.words;
+    [this.maxWords] = weights.shape("lang_proj.codes");
+    this.codes = weights.get("lang_proj.codes");
+    this.bias = weights.get("lang_proj.bias");
+  }
+
+  error(mission) { return wordsError(splitWords(mission), this.known, this.maxWords); }
+
+  lang(mission) {
+    const words = splitWords(mission), size = this.bias.length;
+    const firsts = words.map((word, k) => (k * this.known.length + this.known.indexOf(word)) * size);
+    const scale = 1 / Math.sqrt(words.length);
+    return this.bias.map((bias, g) => bias + scale * firsts.reduce((sum, first) => sum + this.codes[first + g], 0));
+  }
+}
+
+/** Missions that were projected by Python, in the page's file; any mission, where the policy does not see it. */
+class KnownMissions {
+  constructor(packed, weights) {
+    this.encoder = packed.lang_encoder;
+    this.missions = packed.missions ?? {};
+    this.blind = this.encoder === "none" ? weights.get("lang_proj.none") : null;
+  }
+
+  error(mission) {
+    const isKnown = this.blind !== null || Object.hasOwn(this.missions, mission);
+    return isKnown ? "" : `the mission encoder ${this.encoder} is not in the page: it knows the worlds' missions alone`;
+  }
+
+  lang(mission) { return this.blind ?? Float32Array.from(this.missions[mission]); }
+}
+
+// --- the policy ---
+
+/** Tensors of a packed policy by their names in the checkpoint. */
+class Weights {
+  constructor(packed) {
+    const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
+    this.tensors = new Map();
+    let start = 0;
+    for (const [name, shape] of packed.tensors) {
+      const size = shape.reduce((product, length) => product * length, 1);
+      this.tensors.set(name, { shape, values: new Float32Array(bytes.buffer, 4 * start, size) });
+      start += size;
+    }
+  }
+
+  get(name) { return this.tensors.get(name).values; }
+
+  shape(name) { return this.tensors.get(name).shape; }
+
+  linear(name) {
+    const { shape, values } = this.tensors.get(`${name}.weight`);
+    return new Linear(values, this.tensors.get(`${name}.bias`)?.values, shape[1] ?? 1);
+  }
+}
+
+/** A policy as `pack_policy.py` packed it: the mixture, or the GRU baseline. */
+export class Policy {
+  constructor(packed) {
+    const weights = new Weights(packed);
+    this.sizes = packed.expert_hidden_sizes;  // L lists of E_l
+    this.layout = packed.hidden_layout;  // name of each GRU -> [start, stop] of its units
+    this.hiddenSize = Math.max(...Object.values(this.layout).map(([, stop]) => stop));
+    this.projection = new (packed.film ? FilmProjection : LinearProjection)(packed, weights);
+    const missionKinds = { words: WordProjection, vocab: CodeProjection };
+    this.missions = new (missionKinds[packed.lang_encoder] ?? KnownMissions)(packed, weights);
+    this.langs = new Map();
+    this.layers = [];
+    this.gru = packed.kind === "gru" ? new GRU(weights, "gru", packed.width) : null;
+    if (this.gru === null) this.addLayers(packed, weights);
+    this.head = weights.linear("head");
+    this.x = [new Float64Array(packed.width), new Float64Array(packed.width)];  // in and out of a layer, by turns
+  }
+
+  addLayers(packed, weights) {
+    let start = 0;
+    for (let layer = 0; layer < this.sizes.length; layer++) {
+      this.layers.push(new MoELayer(packed, weights, layer, start));
+      start = this.layers[layer].end;
+    }
+  }
+
+  /** Why a mission cannot be read, as a sentence's part; empty if it can. */
+  missionError(mission) {
+    return mission.trim() === "" ? "an empty mission says nothing" : this.missions.error(mission);
+  }
+
+  /** What the policy sees of a mission, Float32Array (G), the same array each time. Throws Error with the reason. */
+  lang(mission) {
+    if (!this.langs.has(mission)) {
+      const error = this.missionError(mission);
+      if (error) throw new Error(error);
+      this.langs.set(mission, this.missions.lang(mission));
+    }
+    return this.langs.get(mission);
+  }
+
+  /** The state at the beginning of an episode, Float32Array (S). */
+  zeroHidden() { return new Float32Array(this.hiddenSize); }
+
+  /**
+   * One step: an observation (I) as `World.observe` gives it, a mission's lang (G) of `lang`, hidden (S).
+   *
+   * intervene: (layer, weights Float32Array (E_l)) -> the weights to mix the experts with, which are then returned.
+   * Returns logits Float32Array (A), routing L x Float32Array (E_l), hidden Float32Array (S), all of them new.
+   */
+  step(obs, lang, hidden, intervene = null) {
+    const after = this.zeroHidden(), routing = [];
+    let [x, y] = this.x;
+    this.projection.into(x, obs, lang);
+    if (this.gru !== null) {
+      this.gru.step(x, hidden, after, 0);
+      return { logits: this.head.of(after), routing: [Float32Array.of(1)], hidden: after };
+    }
+    for (let layer = 0; layer < this.layers.length; layer++) {
+      const ofLayer = intervene === null ? null : (weights) => intervene(layer, weights);
+      routing.push(this.layers[layer].step(x, y, hidden, after, ofLayer));
+      [x, y] = [y, x];
+    }
+    return { logits: this.head.of(x), routing, hidden: after };
+  }
+}
