@@ -1,5 +1,4 @@
-"""A policy's recorded steps computed again by the page's JavaScript: how far the numbers are from Python's.
-
+"""A policy's recorded steps computed again by the page's JavaScript: how far the numbers are from Python's."""
 
 from typing import NamedTuple
 
