@@ -1,76 +1,20 @@
 // The policies as equations: mixture_of_experts.py for one agent and one step at a time, in plain JavaScript.
 //
-// The names are those of the Python file, which explains the equations. Weights are float32 as they were trained;
-// sums are made in double precision, as JavaScript has no other. `pack_policy.py` makes what `Policy` reads.
+// The names are those of the Python file, which explains the equations. `pack_policy.py` makes what `Policy` reads.
 //
 // Axis letters: D width, H hidden units of a layer, E experts of a layer, L layers, A actions, S all hidden units;
-// I = 152 numbers of an observation, G of a mission (`lang`), C numbers of a cell's embedding, F of its features.
+// I = 152 numbers of an observation, G of a mission (`lang`), K of an encoded observation; C numbers of a cell's
+// embedding, F of its features.
+
+import { Linear, Weights, sigmoid, softmax } from "./numbers.js";
+import { CodeProjection, KnownMissions, WordProjection } from "./missions.js";
 
 const NUM_CELLS = 49;  // of the agent's view, 7 x 7
 const CATEGORIES = [11, 6, 3];  // Minigrid's object types, colours and states
 const NUM_COLUMNS = 20;  // one-hot columns of a cell, all categories together
 const NUM_CODES = 11 * 6 * 3;  // of a cell: (type * 6 + colour) * 3 + state
-const IMAGE_SIZE = CATEGORIES.length * NUM_CELLS;
+const NUM_ENCODED = CATEGORIES.length * NUM_CELLS;  // integers of the image
 const NORM_EPS = 1e-5;  // of torch.nn.LayerNorm
-
-// --- numbers ---
-
-/** Layered parameter cost of a step: sum over layers and experts of weight x size^2. routing, sizes: L lists of E_l. */
-export function lpc(routing, sizes) {
-  let cost = 0;
-  routing.forEach((weights, layer) => weights.forEach((weight, e) => { cost += weight * sizes[layer][e] ** 2; }));
-  return cost;
-}
-
-/** Probabilities Float32Array of logits, which is any list of numbers. */
-export function softmax(logits) {
-  const largest = Math.max(...logits), exps = Array.from(logits, (logit) => Math.exp(logit - largest));
-  const total = exps.reduce((sum, exp) => sum + exp, 0);
-  return Float32Array.from(exps, (exp) => exp / total);
-}
-
-/** Place of the largest number, of equal ones the first. */
-export function argmax(values) {
-  let best = 0;
-  for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
-  return best;
-}
-
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-
-/** Weight and bias of a linear map: y = W x + b. */
-class Linear {
-  /** weight: Float32Array (numOut x numIn), row by row; bias: Float32Array (numOut), or null. */
-  constructor(weight, bias, numIn) {
-    this.weight = weight;
-    this.numIn = numIn;
-    this.numOut = weight.length / numIn;
-    this.bias = bias ?? new Float32Array(this.numOut);
-  }
-
-  /** Write y, of x from number `start` on. */
-  into(y, x, start = 0) {
-    const { weight, bias, numIn, numOut } = this, whole = numIn - numIn % 4;
-    for (let row = 0, w = 0; row < numOut; row++) {
-      let a = bias[row], b = 0, c = 0, d = 0, k = start;  // four sums, which a processor makes side by side
-      for (const end = start + whole; k < end; k += 4, w += 4) {
-        a += weight[w] * x[k];
-        b += weight[w + 1] * x[k + 1];
-        c += weight[w + 2] * x[k + 2];
-        d += weight[w + 3] * x[k + 3];
-      }
-      for (const end = start + numIn; k < end; k++, w++) a += weight[w] * x[k];
-      y[row] = a + b + (c + d);
-    }
-  }
-
-  /** y of x, both Float32Array. */
-  of(x) {
-    const y = new Float32Array(this.numOut);
-    this.into(y, x);
-    return y;
-  }
-}
 
 // --- parts of a layer ---
 
@@ -191,7 +135,7 @@ class FilmProjection {
       if (!known[code]) this.addCode(code, film, table, known);
       for (let k = 0; k < numFeatures; k++) inputs[place++] = table[from + k];
     }
-    for (let k = IMAGE_SIZE; k < obs.length; k++) inputs[place++] = obs[k];
+    for (let k = NUM_ENCODED; k < obs.length; k++) inputs[place++] = obs[k];
     inputs.set(lang, place);
     this.output.into(x, inputs);
   }
@@ -237,7 +181,7 @@ class LinearProjection {
   /** Write x (D) of an observation (I) and a mission's lang (G). */
   into(x, obs, lang) {
     x.set(this.startOf(lang));
-    const numEncoded = this.isOneHot ? IMAGE_SIZE : 0;
+    const numEncoded = this.isOneHot ? NUM_ENCODED : 0;
     if (this.isOneHot) for (let cell = 0; cell < NUM_CELLS; cell++) this.addCell(x, obs, cell);
     const first = this.firstOfLang - obs.length;
     for (let k = numEncoded; k < obs.length; k++) this.add(x, first + k, obs[k]);
@@ -268,110 +212,13 @@ class LinearProjection {
   }
 }
 
-// --- missions ---
-
-/** Words of a mission; a comma is one. */
-export function splitWords(mission) {
-  const words = mission.toLowerCase().replaceAll(",", " , ").trim();
-  return words === "" ? [] : words.split(/\s+/);
-}
-
-/** Why words cannot be read by a policy that knows so many of them; empty if they can. */
-function wordsError(words, known, maxWords) {
-  if (words.length > maxWords) return `a mission has at most ${maxWords} words`;
-  const unknown = words.find((word) => !known.includes(word));
-  return unknown === undefined ? "" : `"${unknown}" is no word of BabyAI's missions`;
-}
-
-/** mixture_of_experts.WordProjection: what a policy sees of a mission, read word by word. */
-class WordProjection {
-  constructor(packed, weights) {
-    this.known = packed.words;
-    [this.maxWords, this.width] = weights.shape("lang_proj.places.weight");
-    this.words = weights.get("lang_proj.words.weight");
-    this.places = weights.get("lang_proj.places.weight");
-    this.near = weights.linear("lang_proj.near");
-    this.ask = weights.linear("lang_proj.ask");
-    this.output = weights.linear("lang_proj.output");
-  }
-
-  error(mission) { return wordsError(splitWords(mission), this.known, this.maxWords); }
-
-  lang(mission) {
-    const { width } = this, words = splitWords(mission);
-    const x = new Float32Array((words.length + 2) * width);  // with zeros before the first word and after the last
-    words.forEach((word, k) => {
-      const from = (1 + this.known.indexOf(word)) * width;
-      for (let c = 0; c < width; c++) x[(1 + k) * width + c] = this.words[from + c] + this.places[k * width + c];
-    });
-    const near = words.map((_, k) => this.near.of(x.subarray(k * width, (k + 3) * width)).map((y) => Math.max(0, y)));
-    const asked = near.map((y) => this.ask.of(y));
-    const heard = Array.from({ length: this.ask.numOut }, (_, head) => {
-      const shares = softmax(asked.map((scores) => scores[head]));
-      return Array.from({ length: width }, (_, c) => near.reduce((sum, y, k) => sum + shares[k] * y[c], 0));
-    });
-    return this.output.of(Float32Array.from(heard.flat()));
-  }
-}
-
-/** The `vocab` embedding, projected: codes (places x words x G) are those of BabyAI's words, already projected. */
-class CodeProjection {
-  constructor(packed, weights) {
-    this.known = packed.words;
-    [this.maxWords] = weights.shape("lang_proj.codes");
-    this.codes = weights.get("lang_proj.codes");
-    this.bias = weights.get("lang_proj.bias");
-  }
-
-  error(mission) { return wordsError(splitWords(mission), this.known, this.maxWords); }
-
-  lang(mission) {
-    const words = splitWords(mission), size = this.bias.length;
-    const firsts = words.map((word, k) => (k * this.known.length + this.known.indexOf(word)) * size);
-    const scale = 1 / Math.sqrt(words.length);
-    return this.bias.map((bias, g) => bias + scale * firsts.reduce((sum, first) => sum + this.codes[first + g], 0));
-  }
-}
-
-/** Missions that were projected by Python, in the page's file; any mission, where the policy does not see it. */
-class KnownMissions {
-  constructor(packed, weights) {
-    this.encoder = packed.lang_encoder;
-    this.missions = packed.missions ?? {};
-    this.blind = this.encoder === "none" ? weights.get("lang_proj.none") : null;
-  }
-
-  error(mission) {
-    const isKnown = this.blind !== null || Object.hasOwn(this.missions, mission);
-    return isKnown ? "" : `the mission encoder ${this.encoder} is not in the page: it knows the worlds' missions alone`;
-  }
-
-  lang(mission) { return this.blind ?? Float32Array.from(this.missions[mission]); }
-}
-
 // --- the policy ---
 
-/** Tensors of a packed policy by their names in the checkpoint. */
-class Weights {
-  constructor(packed) {
-    const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
-    this.tensors = new Map();
-    let start = 0;
-    for (const [name, shape] of packed.tensors) {
-      const size = shape.reduce((product, length) => product * length, 1);
-      this.tensors.set(name, { shape, values: new Float32Array(bytes.buffer, 4 * start, size) });
-      start += size;
-    }
-  }
-
-  get(name) { return this.tensors.get(name).values; }
-
-  shape(name) { return this.tensors.get(name).shape; }
-
-  linear(name) {
-    const { shape, values } = this.tensors.get(`${name}.weight`);
-    return new Linear(values, this.tensors.get(`${name}.bias`)?.values, shape[1] ?? 1);
-  }
+/** Layered parameter cost of a step: sum over layers and experts of weight x size^2. routing, sizes: L lists of E_l. */
+export function lpc(routing, sizes) {
+  let cost = 0;
+  routing.forEach((weights, layer) => weights.forEach((weight, e) => { cost += weight * sizes[layer][e] ** 2; }));
+  return cost;
 }
 
 /** A policy as `pack_policy.py` packed it: the mixture, or the GRU baseline. */

@@ -6,7 +6,7 @@ import numpy as np
 from javascript import as_text, floats_of
 from recorded_steps import Recorded
 
-MODULES = ("policy",)
+MODULES = ("numbers", "missions", "policy")
 # every episode from its first step on, each step with the hidden state of the page's own step before it
 REPLAY = """
 function replay({ policy, missions, lengths, obs }) {
