@@ -41,11 +41,12 @@ from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.reading import read_csv
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.plotting.style import HUES, Figure, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
-from studies.experiments import NUM_EPISODES, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
+from studies.experiments import NUM_EPISODES, OF_RESULT, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
     "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,
@@ -53,6 +54,7 @@ GOALS = {  # task -> minutes that were aimed at; None: it is only compared
 }  # fmt: skip
 NUM_CHECKPOINTS, NUM_SEEDS = 10, 3
 MASTERED, LOWER_END = 0.99, 0.98
+OF_ROUTING = ("router_entropy", "skip_weight", "pathways")
 NO_FAILURE = 0.05  # where 0 stands on the log axis of the figure, in percent
 TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / "mastery"
 
@@ -115,11 +117,12 @@ class Timing(NamedTuple):
         where = {"checkpoint_dir": self.folder, "cache_dir": results.parent / "cache", "results_path": results}
         which = {"task": self.task_id, "trial": 0, "seed": self.seed, "num_episodes": NUM_EPISODES}
         call(["python", "batch_eval.py", *as_flags(where | which)])
-        log = pd.read_csv(self.key.folder(self.folder) / "training_log.csv").set_index("update")
+        path = self.key.folder(self.folder) / "training_log.csv"
+        log = read_csv(path, "training log", numbers=("update", "env_steps", "seconds")).set_index("update")
         beside = seconds - log["seconds"].iloc[-1]  # start and end of the process
-        rows = pd.read_csv(results)
+        rows = read_csv(results, texts=("checkpoint_path",), numbers=("update", *OF_RESULT))
         update = rows["update"].fillna(self.num_updates).astype(int)  # the final checkpoint's path names none
-        measures = rows[["success_rate", "success_low", "success_high", "path_ratio", "mean_lpc"]]
+        measures = rows[list(OF_RESULT)]
         keys = [RunKey.from_checkpoint(path) for path in rows["checkpoint_path"]]
         routing = [measure_routing(load_cache(cache_path(results.parent / "cache", key))) for key in keys]
         named = pd.DataFrame({"setting": self.setting, "task_id": self.task_id, "seed": self.seed}, index=rows.index)
@@ -163,7 +166,8 @@ def load_rows() -> pd.DataFrame:
     """What is timed already, whole, and with the flags that are asked for today."""
     if not TABLE.exists():
         return pd.DataFrame(columns=[*Timing._fields, "command"])
-    rows = read_published(TABLE, [*Timing._fields, "update", "command"])
+    key, numbers = (*Timing._fields, "update"), ("env_steps", *OF_RESULT, *OF_ROUTING, "seconds", "beside_seconds")
+    rows = read_published(TABLE, texts=(*key[:2], "command"), numbers=(*key[2:], *numbers), key=key)
     commands = {shlex.join(timing.command): timing.num_updates for timing in known_timings(rows)}
     ends = rows[rows["command"].map(commands) == rows["update"]]  # a training without its last row is not whole
     return rows[rows["command"].isin(ends["command"])]

@@ -23,7 +23,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import nn
 from tqdm import tqdm
 
@@ -35,12 +34,11 @@ from mop.artifacts.intervention_rows import load_rows
 from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import cache_path, interventions_path, result_path
-from mop.common.cli import parse, setting
+from mop.common.cli import parse, read_yaml, setting
 from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_together
 from mop.common.intervention_grammar import GATE_ONLY
-from mop.common.reading import read_csv
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import NO_LABEL
@@ -51,7 +49,7 @@ from mop.statistics.permutation import permute_within
 from mop.training.policies import build_policy
 from mop.training.teacher_forcing import teacher_force
 from studies.claims_report import COMMANDS, DIFFICULTY, FOLDER, PAIRS, UNTRAINED, VALUES, write_report
-from studies.experiments import OF_THE_STUDIES, ROOT, RUNS, Training, check_commands, run_stage, train_missing
+from studies.experiments import OF_THE_STUDIES, ROOT, RUNS, Training, check_commands, load_log, run_stage, train_missing
 
 NAME = "claims"  # of the list of tasks
 TASKS_FILE = FOLDER / "tasks.yaml"
@@ -95,7 +93,7 @@ def baselines() -> Iterator[Training]:
 
 def task_ids() -> list[str]:
     """The tasks, in the order of their file."""
-    return list(yaml.safe_load(TASKS_FILE.read_text()))
+    return list(read_yaml(TASKS_FILE))
 
 
 # --- evaluations ----------------------------------------------------------------------------------------------------
@@ -140,7 +138,7 @@ def measure_policy(training: Training) -> list[dict]:
             {"variant": training.setting, "seed": training.seed, "measure": measure, "task": task_id, "value": value}
         )
 
-    log = read_csv(training.folder / "training_log.csv")
+    log = load_log(training, *(f"lpc_{task_name(task_id)}" for task_id in task_ids()))
     for task_id in task_ids():
         key = training.key.on(task_id)
         result = load_result(result_path(folder, key))
@@ -193,7 +191,7 @@ def measure_difficulty(trainings: list[Training], trajectories: Mapping[str, Tra
     """Environment steps until the GRU of each task first solves 90 %, NaN where it never does; the bot's mean steps."""
     rows = []
     for training in trainings:
-        log = read_csv(training.folder / "training_log.csv")
+        log = load_log(training, "episodes")
         reached = log[(log["success_rate"] >= MASTERED) & (log["episodes"] >= 100)]["env_steps"]
         bot_steps = float(trajectories[training.task_id].lengths.mean())
         rows.append(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,15 @@ PAPER = {  # claim, measure -> what the paper reports, at second hand; kinds of 
     ("difficulty", "r with share lost by lesion"): "hard tasks lose, easy ones do not; plain: all collapse",
     ("difficulty", "r with lpc change"): "-0.48; 0.31 with all",
 }
+WAY_OUT = "leave out --report, or `git checkout results/claims`"
+CONSISTENCY = {  # measure of pairs -> what it is of, in words
+    "all": "mean weights in each task",
+    "tasks": "what is particular to each task",
+    "sub-goals": "to each sub-goal of a task",
+    "steps": "single steps of an episode",
+}
+LPC, BITS = ("lpc", "lpc change"), ("bits, tasks", "bits, sub-goals")
+OF_ALL_TASKS = (*BITS, *(f"{name}, by chance" for name in BITS), "effective pathways")
 LESION, INTACT = "success, lesion_size 32", "success"
 THRESHOLDS = {"0": INTACT, "0.05": "success, threshold 0.05", "0.1": "success, threshold 0.1"}
 THRESHOLDS |= {"0.2": "success, threshold 0.2", "0.33": "success, threshold 0.33", "argmax": "success, argmax"}
@@ -36,8 +46,7 @@ def write_report() -> None:
     """Write summary.csv, summary.md and the pictures."""
     if not all((FOLDER / name).exists() for name in (VALUES, PAIRS, DIFFICULTY)):
         raise InputError(f"{FOLDER} lacks its numbers; leave out --report")
-    values, pairs, difficulty = (read_csv(FOLDER / name) for name in (VALUES, PAIRS, DIFFICULTY))
-    values["task"] = values["task"].fillna("")
+    values, pairs, difficulty = read_numbers()
     summary = pd.DataFrame(summarise(values, pairs, difficulty))
     write_csv(FOLDER / "summary.csv", summary)
     write_atomic(FOLDER / "summary.md", lambda file: file.write(markdown(summary).encode()))
@@ -50,6 +59,36 @@ def write_report() -> None:
     }.items():
         write_figure(FOLDER / f"{name}.png", figure)
     print(f"{FOLDER}: tables and pictures")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_numbers() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Read VALUES, PAIRS and DIFFICULTY; every policy, and every pair, has all that the others have."""
+    policy, pair, measure = ["variant", "seed"], ["variant", "first", "second"], ["measure", "task"]
+    blanks = {"keep_default_na": False, "na_values": {"value": [""]}}  # the task of a number of all tasks is ""
+    difficulty = _read(DIFFICULTY, texts=["task"], numbers=["env_steps", "bot_steps"], key=["task"])
+    values = _read(VALUES, texts=["variant", *measure], numbers=["seed", "value"], key=[*policy, *measure], **blanks)
+    pairs = _read(PAIRS, texts=["variant", "measure"], numbers=["first", "second", "value"], key=[*pair, "measure"])
+    of_tasks = [(name, task) for name in (*THRESHOLDS.values(), LESION, *LPC) for task in difficulty["task"]]
+    _check_whole(VALUES, values, policy, measure, [*of_tasks, *((name, "") for name in OF_ALL_TASKS)])
+    if len(pairs):  # there is none of one seed
+        _check_whole(PAIRS, pairs, pair, ["measure"], [(name,) for name in CONSISTENCY])
+    return values, pairs, difficulty
+
+
+def _read(name: str, **columns: Any) -> pd.DataFrame:
+    return read_csv(FOLDER / name, way_out=WAY_OUT, **columns)
+
+
+def _check_whole(name: str, rows: pd.DataFrame, of_whom: list[str], what: list[str], needed: list[tuple]) -> None:
+    """Refuse rows `of_whom, what` that lack something of one, or something that is needed of all."""
+    measured = set(rows[what].itertuples(index=False, name=None))
+    if lost := [one for one in needed if one not in measured]:
+        raise InputError(f"{FOLDER / name} has no {' of '.join(filter(None, lost[0]))}; {WAY_OUT}")
+    if len(rows) != len(measured) * len(rows[of_whom].drop_duplicates()):
+        raise InputError(f"{FOLDER / name} lacks rows of some {' and '.join(of_whom)}; {WAY_OUT}")
 
 
 # --- the numbers ----------------------------------------------------------------------------------------------------
@@ -77,7 +116,7 @@ def summarise(values: pd.DataFrame, pairs: pd.DataFrame, difficulty: pd.DataFram
     for variant, of_kind in values.groupby("variant", sort=False):
         for measure in [*THRESHOLDS.values(), LESION, "lpc"]:
             add_seeds("self-sufficiency", measure, variant, by_seed(of_kind, measure).mean(axis=1))
-        for measure in ("bits, tasks", "bits, sub-goals"):
+        for measure in BITS:
             of_seeds, chance = (by_seed(of_kind, name)[""] for name in (measure, f"{measure}, by chance"))
             add_seeds("distinctness", measure, variant, of_seeds)
             add_seeds("distinctness", f"{measure}, beyond chance", variant, of_seeds - chance)
@@ -163,15 +202,11 @@ def _cell(row) -> str:
 def plot_consistency(pairs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """A dot for each pair of seeds, the mean with its interval, and in grey what chance leaves."""
     figure = Figure(figsize=(12.5, 3.8), layout="constrained")
-    titles = {
-        "all": "mean weights in each task",
-        "tasks": "what is particular to each task",
-        "sub-goals": "to each sub-goal of a task",
-        "steps": "single steps of an episode",
-    }
     kinds = list(dict.fromkeys(pairs["variant"]))
     kinds.sort(key=lambda kind: kind != UNTRAINED)
-    for ax, (measure, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+    for ax, (measure, title) in zip(
+        figure.subplots(1, len(CONSISTENCY), sharey=True), CONSISTENCY.items(), strict=True
+    ):
         for place, kind in enumerate(kinds):
             for name, color, shift in ((f"{measure}, by chance", "#aaaaaa", 0.2), (measure, HUES["blue"], 0.0)):
                 found = pairs[(pairs["variant"] == kind) & (pairs["measure"] == name)]["value"]

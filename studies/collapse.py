@@ -34,6 +34,8 @@ from plotting_utils import plot_curves_by
 from studies.experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, spread, write_table
 
 TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
+SIGNALS = ("signal_0", "signal_1", "signal_2", "signal_head")
+MEASURES = ("seed", *SIGNALS, "env_steps", "success_rate", "lpc", "accuracy")  # of each row, with its change
 
 
 def head_times_27(policy: MixtureOfExpertsPolicy) -> None:
@@ -124,7 +126,7 @@ def summary(table: pd.DataFrame) -> str:
     for name, rows in table.groupby("change", sort=False):
         by_seed = rows.groupby("seed")
         at_end = by_seed[["lpc", "accuracy", "success_rate"]].apply(lambda of_seed: of_seed.tail(LAST_ROWS).mean())
-        signal = rows[[column for column in rows if column.startswith("signal")]].mean()
+        signal = rows[list(SIGNALS)].mean()
         cells = [name, ", ".join(f"{value:.2f}" for value in signal), spread(by_seed["lpc"].min())]
         cells += [spread(at_end["lpc"]), spread(at_end["accuracy"], 2), spread(100 * at_end["success_rate"])]
         lines.append(cells)
@@ -151,7 +153,7 @@ def main() -> int:
     logs = [log_path(*one) for one in every if log_path(*one).exists()]
     if not logs:
         raise InputError("no training is finished; give --jobs 1 or more")
-    table = pd.concat(map(read_csv, logs))
+    table = pd.concat([read_csv(log, texts=("change",), numbers=MEASURES) for log in logs])
     write_table("collapse", table, summary(table))
     write_figure(RESULTS / "collapse.png", plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"))
     print(f"{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")

@@ -18,7 +18,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from mop.common import cli
 from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
-from mop.common.reading import read_csv
+from mop.common.reading import REMAKE, read_bytes, read_csv, reading
 from mop.common.speed import num_threads
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
@@ -69,6 +69,9 @@ ENDINGS = (".csv", "_curves.csv", ".md")
 NUM_EPISODES = 1000  # of an evaluation
 CURVE_ROWS = 25  # of a learning curve that are kept
 LAST_ROWS = 5  # of a training's log that tell how it ended
+OF_A_TRAINING = ["task_id", "setting", "seed"]  # which no two trainings of a table have in common
+OF_RESULT = ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")
+OF_CURVE = ("env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share")
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,17 @@ def evaluate(experiment: str, jobs: int, *which: str) -> pd.DataFrame:
     routing = ("--skip_routing",) if experiment == "settings" else ()
     flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), "--jobs", str(jobs), *routing, *which)
     run_stage("batch_eval.py", *flags)
-    return read_csv(folder / "table.csv")
+    key, numbers = ("task_id", "trial", "seed"), (*OF_RESULT, "num_episodes", "eval_seed", "lpc_alpha")
+    return read_csv(folder / "table.csv", texts=key[:1], numbers=(*key[1:], *numbers), key=key)
+
+
+def load_log(training: Training, *more: str) -> pd.DataFrame:
+    """Read the log of a finished training; more: columns that it must have besides those of its curve."""
+    path = training.folder / "training_log.csv"
+    log = read_csv(path, "training log", numbers=(*OF_CURVE, "seconds", *more))
+    if log.empty:
+        raise InputError(f"{path} has no rows; {REMAKE}")
+    return log
 
 
 def tables_of(trainings: list[Training], evaluated: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -258,17 +271,19 @@ def tables_of(trainings: list[Training], evaluated: pd.DataFrame) -> tuple[pd.Da
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
     for training in trainings:
-        log = read_csv(training.folder / "training_log.csv")
-        last, result = log.iloc[-1], by_key.loc[(training.task_id, training.trial, training.seed)]
+        log, key = load_log(training), (training.task_id, training.trial, training.seed)
+        if key not in by_key.index:
+            raise InputError(f"{RUNS / training.experiment / 'table.csv'} has no row of {training.key.label}; {REMAKE}")
+        last, result = log.iloc[-1], by_key.loc[key]
         rows.append(
             {"task_id": training.task_id, "setting": training.setting, "policy": training.policy}
             | {"trial": training.trial, "seed": training.seed}
             | {"env_steps": int(last["env_steps"]), "seconds": round(last["seconds"])}
-            | {name: result[name] for name in ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")}
+            | {name: result[name] for name in OF_RESULT}
             | {name: int(result[name]) for name in ("num_episodes", "eval_seed")}
             | {"accuracy": round(final_accuracy(log), 4), "lpc_alpha": result["lpc_alpha"], "command": training.text}
         )
-        shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
+        shown = log[list(OF_CURVE)].round(4)
         curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
     return pd.DataFrame(rows), pd.concat(curves)
 
@@ -318,18 +333,19 @@ def write_table(name: str, table: pd.DataFrame, text: str) -> None:
     print(text)
 
 
-def read_published(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table of results/, which is whole and has these columns."""
-    try:
-        if not path.read_bytes().endswith(b"\n"):
+def read_published(path: Path, **columns: Any) -> pd.DataFrame:
+    """Read a table of results/, which is whole; columns: which it must have, as `mop.common.reading.read_csv` says."""
+    about = ("table of results", f"`git checkout {path}` brings it back")
+    with reading(path, *about):
+        if not read_bytes(path, about[1]).endswith(b"\n"):
             raise ValueError("it is cut short")
-        table = read_csv(path, dtype={"solved": str})
-        if lacking := sorted(set(columns) - set(table)):
-            raise ValueError(f"it lacks {', '.join(lacking)}")
-    except (ValueError, OSError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is damaged ({why}); `git checkout {path}` brings it back") from None
-    return table
+    return read_csv(path, *about, **columns)
+
+
+def read_curves(experiment: str) -> pd.DataFrame:
+    """Read the published learning curves of an experiment."""
+    path, texts = RESULTS / f"{experiment}_curves.csv", ("task_id", "setting")
+    return read_published(path, texts=texts, numbers=("seed", *OF_CURVE), key=(*OF_A_TRAINING, "env_steps"))
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -348,7 +364,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_settings_pictures() -> None:
     """Draw the curves of each setting of the study in a panel, over those of the base; two pictures for each task."""
-    curves = read_csv(RESULTS / "settings_curves.csv")
+    curves = read_curves("settings")
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
             figure = plot_curves_by(of_task, "setting", measure, f"{task_name(task_id)}, in grey: base")

@@ -62,8 +62,10 @@ def add_random_actions(task_id: str, seeds: list[int]) -> None:
 def load_random() -> list[dict]:
     """The rows of RANDOM; none where there is no such file."""
     path = experiments.RESULTS / RANDOM
-    columns = ("task_id", "num_episodes", "success_rate", "mean_return")
-    return experiments.read_published(path, columns).to_dict("records") if path.exists() else []
+    if not path.exists():
+        return []
+    numbers, key = ("num_episodes", "success_rate", "mean_return"), ("task_id",)
+    return experiments.read_published(path, texts=key, numbers=numbers, key=key).to_dict("records")
 
 
 def step_limits(task_id: str, seeds: Sequence[int]) -> np.ndarray:

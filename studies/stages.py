@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mop.common.errors import InputError
 from mop.common.files import file_digest, whole_digest
-from mop.common.reading import read_json
+from mop.common.reading import read_json, reading
 from mop.common.workers import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +47,10 @@ class Stage(NamedTuple):
         """Whether it would only do again what is there."""
         if self.result is None or not (result := ROOT / self.folder / self.result).exists():
             return False
-        return self.made_of is None or read_json(result)["simulator"]["digest"] == file_digest(ROOT / self.made_of)
+        if self.made_of is None:
+            return True
+        with reading(result, "fidelity"):
+            return read_json(result)["simulator"]["digest"] == file_digest(ROOT / self.made_of)
 
 
 def fidelity_stage(simulator: str, of_data: list[str]) -> Stage:

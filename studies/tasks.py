@@ -35,6 +35,7 @@ from mop.common import cli
 from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.reading import reading
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.statistics.bootstrap import mean_over_seeds
@@ -42,7 +43,7 @@ from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_co
 from mop.statistics.variance import intraclass_correlation
 from plotting_utils import plot_by_task
 from studies import experiments, references
-from studies.experiments import SEEDS, Training
+from studies.experiments import OF_A_TRAINING, OF_RESULT, SEEDS, Training
 
 TASKS = {  # updates of 512 environment steps; BabyAI's levels (Minigrid lacks PutNext), JAT's, smaller ones
     "BabyAI-GoToObj-v0": 200,
@@ -107,7 +108,6 @@ POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of ol
 RIVALS, COSTS, READERS = ("mixture", "GRU"), ("mixture", "lpc_alpha 1e-5"), ("mixture", "mission-blind")
 CURVE_ROWS = 50  # of a learning curve
 FILES = ("tasks_worlds.csv", "tasks_curves.csv", "tasks.csv")  # the last one says what is published
-OF_A_TRAINING = ["task_id", "setting", "seed"]
 
 
 def task_table() -> Iterator[Training]:
@@ -129,15 +129,30 @@ def load_published() -> list[pd.DataFrame]:
         return [pd.DataFrame(columns=[*OF_A_TRAINING, "command"]) for _ in FILES]
     if lost:
         raise InputError(f"{experiments.RESULTS} lacks {', '.join(lost)}; `git checkout results` brings it back")
-    needed = (["num_episodes", "solved"], [], ["command"])
-    tables = [
-        experiments.read_published(experiments.RESULTS / name, [*OF_A_TRAINING, *columns])
-        for name, columns in zip(FILES, needed, strict=True)
-    ]
+    tables = [_read_worlds(), experiments.read_curves("tasks"), _read_trainings()]
     known = tables[-1]["command"].isin({training.text for training in task_table()})
     kept = [pd.MultiIndex.from_frame(table[OF_A_TRAINING]) for table in (*tables[:-1], tables[-1][known])]
     in_all = functools.reduce(pd.MultiIndex.intersection, [index.unique() for index in kept])
     return [table[pd.MultiIndex.from_frame(table[OF_A_TRAINING]).isin(in_all)] for table in tables]
+
+
+def _read_worlds() -> pd.DataFrame:
+    path, texts, numbers = experiments.RESULTS / FILES[0], ("task_id", "setting", "solved"), ("seed", "num_episodes")
+    worlds = experiments.read_published(path, texts=texts, numbers=numbers, key=OF_A_TRAINING)
+    with reading(path, "table of worlds", f"`git checkout {path}` brings it back"):
+        for _, of_task in worlds.groupby("task_id"):
+            solved_worlds(of_task)
+    return worlds
+
+
+def _read_trainings() -> pd.DataFrame:
+    numbers = ("trial", "seed", "env_steps", "seconds", *OF_RESULT, "num_episodes", "eval_seed", "accuracy")
+    return experiments.read_published(
+        experiments.RESULTS / FILES[-1],
+        texts=("task_id", "setting", "policy", "command"),
+        numbers=(*numbers, "lpc_alpha", "mean_return"),
+        key=OF_A_TRAINING,
+    )
 
 
 def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
@@ -191,10 +206,11 @@ def worlds_of(trainings: list[Training], episodes: list[list[dict]]) -> pd.DataF
 
 def solved_worlds(worlds: pd.DataFrame) -> np.ndarray:
     """The successes of K rows of tasks_worlds.csv in their W worlds, (K, W) float64 of 0 and 1."""
-    rows = zip(worlds["solved"], worlds["num_episodes"], strict=True)
-    return np.array(
-        [np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count] for text, count in rows], float
-    )
+    count = int(worlds["num_episodes"].iloc[0])
+    bits = [np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)) for text in worlds["solved"]]
+    if not (worlds["num_episodes"] == max(count, 1)).all() or any(not 0 <= len(own) - count < 8 for own in bits):
+        raise InputError("its rows of a task are not all of the same number of worlds")
+    return np.array([own[:count] for own in bits], float)
 
 
 # --- what it says ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import math
 import stat
 import zipfile
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -138,9 +138,27 @@ def read_array(path: str | Path, way_out: str = REMAKE, mmap_mode: Literal["r", 
         return np.load(path, mmap_mode, allow_pickle=False)
 
 
-def read_csv(path: str | Path, kind: str = "table", way_out: str = REMAKE, **options: Any) -> "pd.DataFrame":
-    """Read a table of CSV with the options of `pandas.read_csv`."""
+def read_csv(
+    path: str | Path, kind: str = "table", way_out: str = REMAKE, *,
+    texts: Sequence[str] = (), numbers: Sequence[str] = (), key: Sequence[str] = (), **options: Any,
+) -> "pd.DataFrame":  # fmt: skip
+    """Read a table of CSV with the options of `pandas.read_csv`.
+
+    texts, numbers: columns that it must have, of which kind; a table may have more. key: those of them that are filled
+    in every row, and tell the rows apart.
+    """
     import pandas as pd
 
     with reading(path, kind, way_out):
-        return pd.read_csv(io.BytesIO(read_bytes(path, way_out)), **options)
+        content = io.BytesIO(read_bytes(path, way_out))
+        table = pd.read_csv(content, dtype=dict.fromkeys(texts, str), **options)
+        if not isinstance(table.index, pd.RangeIndex):  # the first cells of all rows would be labels
+            raise ValueError("its rows have more cells than its head")
+        if missing := [name for name in (*texts, *numbers) if name not in table]:
+            raise ValueError(f"it has no column {' and no column '.join(missing)}")
+        for name in numbers:
+            if len(table) and table[name].dtype.kind not in "iuf":
+                raise ValueError(f"its column {name} holds something else than numbers")
+        if key and (table[list(key)].isna().any(axis=None) or table.duplicated(list(key)).any()):
+            raise ValueError(f"its rows are not told apart by {', '.join(key)}")
+        return table

@@ -23,7 +23,7 @@ def run_of(setting: str, seed: int, *, successes: tuple[float, ...], last: int =
             "setting": setting, "task_id": GO_TO_OBJ, "seed": seed, "update": updates, "success_rate": successes,
             "env_steps": [512 * update for update in updates], "success_low": [low[rate] for rate in successes],
             "seconds": [60.0 * (k + 1) for k in range(num)], "path_ratio": 1.25, "mean_lpc": 1500.0,
-            "router_entropy": 0.5, "pathways": 4.0,
+            "router_entropy": 0.5, "pathways": 4.0, "skip_weight": 0.5, "beside_seconds": 1.0, "success_high": 1.0,
         }
     )  # fmt: skip
 

@@ -44,11 +44,11 @@ def test_finished_trainings_are_not_repeated(few_updates, monkeypatch):
     for name in collapse.CHANGES:
         collapse.log_path(name, 0).parent.mkdir(parents=True, exist_ok=True)
         columns = {"change": name, "seed": 0, "env_steps": 1, "success_rate": 0.5, "lpc": 7.0, "accuracy": 0.25}
-        pd.DataFrame([columns | {"signal_0": 1.0}]).to_csv(collapse.log_path(name, 0), index=False)
+        pd.DataFrame([columns | dict.fromkeys(collapse.SIGNALS, 1.0)]).to_csv(collapse.log_path(name, 0), index=False)
     monkeypatch.setattr(sys, "argv", ["collapse.py"])
     monkeypatch.setattr(collapse, "train", None)
     assert collapse.main() == 0
-    row = "| none | 1.00 | 7 (7 to 7) | 7 (7 to 7) | 0.25 (0.25 to 0.25) | 50 (50 to 50) |"
+    row = "| none | 1.00, 1.00, 1.00, 1.00 | 7 (7 to 7) | 7 (7 to 7) | 0.25 (0.25 to 0.25) | 50 (50 to 50) |"
     assert (few_updates / "collapse.md").read_text().splitlines()[2] == row
 
 
