@@ -1,10 +1,25 @@
-"""The modules of the page joined into one script."""
+"""The page in which a policy runs: one HTML document, which holds the policy, its worlds and its code."""
 
+import html
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import orjson
+
+from mop.common.task_mix import task_name, tasks_of
+from mop.envs.bot_paths import BotPaths
+from mop.envs.missions import MissionEncoder
+from mop.evaluation.evaluate import Evaluation, encoder_for, evaluate
+from mop.microscope.pack_policy import pack_policy
+from mop.microscope.pack_worlds import pack_worlds
+from mop.plotting.style import expert_hues, expert_names, short_name
+
 FOLDER = Path(__file__).parent
+LIBRARY = ("numbers", "missions", "policy", "geometry", "instructions", "world", "phases", "interventions")
+LIBRARY += ("rollouts", "runner")
+PAGE = ("why", "draw", "page")
 
 
 def join_modules(names: Iterable[str]) -> str:
@@ -14,3 +29,73 @@ def join_modules(names: Iterable[str]) -> str:
 
 def _as_script(module: str) -> str:
     return re.sub(r"^export ", "", re.sub(r"^import .*\n", "", module, flags=re.MULTILINE), flags=re.MULTILINE)
+
+
+def microscope_document(
+    checkpoints: Mapping[str, Mapping],
+    task_id: str | None = None,
+    num_worlds: int = 200,
+    eval_seed: int = 0,
+    cache_dir: str = "",
+    lang_encoder: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Write the HTML of one policy, or of two to be compared, in the same worlds.
+
+    checkpoints: of `load_for_evaluation`, by their paths; task_id: default, the first policy's own; the worlds are the
+    first `num_worlds` from `eval_seed` on that the bot solves, as an evaluation plays them; cache_dir: where the bot's
+    own results are kept.
+    """
+    config = next(iter(checkpoints.values()))["config"]
+    own = [name for name, _ in tasks_of(config)]
+    task_id = own[0] if task_id is None else task_id
+    bot_paths = BotPaths(task_id, config.get("max_steps") if task_id in own else None, cache_dir)
+    seeds = list(bot_paths.solvable(eval_seed, num_worlds)[0])
+    packed = pack_worlds(task_id, seeds, bot_paths.max_steps)
+    missions = sorted({world["mission"] for world in packed["worlds"]})
+    policies = []
+    for path, checkpoint in checkpoints.items():
+        encoder = encoder_for(checkpoint, lang_encoder)
+        found = evaluate(checkpoint, encoder, bot_paths, num_worlds, eval_seed, progress=progress, with_phases=False)
+        policies.append(_packed(path, checkpoint, encoder, missions, found))
+    title = f"{task_name(task_id)}: {' and '.join(policy['name'] for policy in policies)}"
+    success = " and ".join(f"{np.mean(policy['solved']):.1%} solved" for policy in policies)
+    about = f"{success} of {len(seeds)} worlds, greedy, from seed {eval_seed} on"
+    return join_page(title, {**packed, "about": about, "policies": policies})
+
+
+def _packed(
+    path: str, checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str], found: Evaluation
+) -> dict:
+    """Pack a policy with what the page says of it, and how its episodes end in Python."""
+    assert found.steps is not None, "recorded"
+    config, routing = checkpoint["config"], found.steps.layer_routing or []
+    means = [weights.mean(0, np.float64).tolist() for weights in routing]
+    packed = pack_policy(checkpoint, means, missions, encoder)
+    header = {"expert_hidden_sizes": packed["expert_hidden_sizes"], "policy": packed["kind"]}
+    kind = "GRU" if packed["kind"] == "gru" else "mixture"
+    about = [kind, *(f"{word} {config[word]}" for word in ("trial", "seed") if config.get(word) is not None)]
+    about += [f"update {checkpoint['update']}"] if checkpoint["update"] is not None else []
+    about += [f"lpc_alpha {config['lpc_alpha']:g}"] if config.get("lpc_alpha") else []
+    return {
+        **packed,
+        "name": " ".join(about),
+        "path": Path(path).as_posix(),
+        "names": [[short_name(name) for name in names] for names in expert_names(header, routing)],
+        "hues": expert_hues(header, routing),
+        "solved": [bool(episode["success"]) for episode in found.episodes],
+    }
+
+
+def join_page(title: str, content: Mapping) -> str:
+    """Put content and code into page.html. A text of the content is never markup or script in it."""
+    written = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode().replace("<", "\\u003c")
+    parts = {
+        "title": html.escape(title),
+        "style": (FOLDER / "page.css").read_text("utf-8"),
+        "content": written,
+        "library": join_modules(LIBRARY),
+        "page": join_modules(PAGE),
+    }
+    template = (FOLDER / "page.html").read_text("utf-8")
+    return re.sub("%(title|style|content|library|page)%", lambda place: parts[place[1]], template)

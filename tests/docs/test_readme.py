@@ -25,6 +25,7 @@ SCRIPTS = {
         for name in ("experiments", "claims", "coinrun", "failures", "collapse", "lmc", "simulator")
     ),
     *(
+        "microscope.py",
         "studies/tasks.py",
         "tests/hostile/mutants.py",
         "tests/hostile/flags.py",

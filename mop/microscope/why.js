@@ -1,0 +1,72 @@
+// Why the policy acts as it does at a step: the true effect of each thing that it sees and of each step that it
+// remembers, by taking it away in a copy of the world and letting the policy go on.
+
+import { softmax } from "./numbers.js";
+import { EMPTY, describe } from "./geometry.js";
+import { playOn } from "./rollouts.js";
+
+export const NUM_REMEMBERED = 8; // steps back that are forgotten one at a time
+
+/** Half the sum of absolute differences: 0 for equal probabilities, 1 for disjoint ones. */
+export function totalVariation(one, other) {
+  return one.reduce((sum, value, k) => sum + Math.abs(value - other[k]), 0) / 2;
+}
+
+/**
+ * List causes of the action at step t, the strongest first.
+ *
+ * Each is {kind: "thing" | "carried" | "memory", name, x, y, t, size (total variation of the action's probabilities),
+ * action (the likeliest without it), success, steps (how the episode then ends)}.
+ */
+export function findCauses(episode, t) {
+  const state = episode.at(t), { actor } = episode;
+  if (state.isLast) return [];
+  const causes = [];
+  const judge = (about, world, hidden) => {
+    const answer = actor.act(world, hidden, episode.number);
+    const end = playOn(actor, world.clone(), hidden, episode.number, episode.limit);
+    const size = totalVariation(state.probabilities, softmax(answer.logits));
+    causes.push({ ...about, size, action: answer.action, success: end.success, steps: end.steps });
+  };
+  for (const { x, y, code } of state.world.things()) {
+    const world = state.world.clone();
+    world.change(x, y, EMPTY);
+    judge({ kind: "thing", name: describe(code), x, y }, world, state.before);
+  }
+  if (state.world.carried !== EMPTY) {
+    const world = state.world.clone();
+    world.carried = EMPTY;
+    world.firstView = null;
+    judge({ kind: "carried", name: describe(state.world.carried), x: world.x, y: world.y }, world, state.before);
+  }
+  for (let back = 1; back <= Math.min(NUM_REMEMBERED, t); back++) {
+    judge({ kind: "memory", name: `step ${t - back}`, t: t - back }, state.world.clone(), hiddenWithout(episode, t, t - back));
+  }
+  return causes.sort((one, other) => other.size - one.size);
+}
+
+/** The hidden state before step t, had the policy not seen step `left`: its memory stays as it was through that step. */
+function hiddenWithout(episode, t, left) {
+  const { policy } = episode.actor;
+  let hidden = episode.at(left).before;
+  for (let k = left + 1; k < t; k++) {
+    const { obs, world } = episode.at(k);
+    hidden = policy.step(obs, policy.lang(world.mission), hidden).hidden;
+  }
+  return hidden;
+}
+
+const DOES = ["turns left", "turns right", "goes forward", "picks up", "drops", "toggles", "says done"];
+const WOULD = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle", "say done"];
+const ABOUT = { thing: "it sees the", carried: "it carries the", memory: "it remembers what it saw at" };
+
+/** Say the causes in a sentence: what the policy does, and what it would do without the strongest of them. */
+export function tellCauses(state, causes) {
+  const does = `It ${DOES[state.action]}`, strong = causes.find(({ action }) => action !== state.action);
+  if (strong) {
+    return `${does} because ${ABOUT[strong.kind]} ${strong.name}; without it, it would ${WOULD[strong.action]}.`;
+  }
+  if (causes.length === 0 || causes[0].size < 0.005) return `${does}, whatever single thing or memory is taken away.`;
+  const { kind, name, size } = causes[0], what = kind === "memory" ? `what it saw at ${name}` : `the ${name}`;
+  return `${does}, whatever single thing is taken away; most depends on ${what}, ${size.toFixed(2)} of probability.`;
+}

@@ -1,0 +1,240 @@
+"""The microscope in a real browser: what a visitor does, and what the page says of it."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from scripts import REPOSITORY, script_environment
+
+from mop.artifacts.checkpoints import load_checkpoint
+from mop.common.intervention_grammar import parse
+from mop.envs.bot_paths import BotPaths
+from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+from mop.evaluation.intervention_runs import Study
+from mop.microscope.document import microscope_document
+
+TASK, NUM_WORLDS = "BabyAI-UnlockPickup-v0", 12
+MIXTURE = REPOSITORY / "results" / "zoo" / TASK / "trial_30" / "seed_0" / "checkpoint_final.pt"
+LINEAR = REPOSITORY / "results" / "zoo" / TASK / "trial_0" / "seed_0" / "checkpoint_final.pt"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("microscope")
+
+
+@pytest.fixture(scope="module")
+def file(place):
+    path = place / "page.html"
+    path.write_text(
+        microscope_document({str(MIXTURE): load_for_evaluation(MIXTURE)}, num_worlds=NUM_WORLDS, cache_dir=str(place)),
+        "utf-8",
+    )
+    return path
+
+
+class Visit:
+    """A visitor of the page, who notes errors and requests."""
+
+    def __init__(self, browser, file, address: str = "", **window):
+        self.page, self.faults = browser.new_page(viewport={"width": 1440, "height": 900}, **window), []
+        self.page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: request.url.startswith("http") and self.faults.append(request.url))
+        self.page.goto(f"file://{file}{address}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.page.close()
+        assert self.faults == []
+
+    def text(self, name: str) -> str:
+        return self.page.inner_text(f"#{name}")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def intervene(self, text: str) -> None:
+        self.page.fill("#what", text)
+        self.press("Enter")
+        self.page.evaluate("document.activeElement.blur()")
+
+    def effect(self) -> str:
+        """What the page says of all worlds."""
+        self.page.evaluate("document.getElementById('effect').replaceChildren()")
+        self.page.click("#all")
+        self.page.locator("#effect p").first.wait_for()
+        return self.text("effect")
+
+
+@pytest.fixture(scope="module")
+def study(place):
+    checkpoint = load_checkpoint(MIXTURE)
+    return Study(checkpoint, encoder_for(checkpoint), BotPaths(TASK, None, str(place)), NUM_WORLDS)
+
+
+@pytest.mark.parametrize("what", ["lesion 2.2", "argmax", "mean 2 + lesion 0.1", "lesion 2.2 in carrying the key"])
+def test_in_all_worlds_the_page_counts_what_intervene_counts(browser, file, study, what):
+    row = study.run(parse(what))
+    with Visit(browser, file) as visit:
+        visit.intervene(what)
+        told = visit.effect()
+    assert f"intact, {row['success_rate'] * 100:.1f} % with {what}" in told
+    assert f"{row['worlds_lost']} lost" in told
+    assert f"{row['worlds_gained']} gained" in told
+    assert f"intact, {NUM_WORLDS} of {NUM_WORLDS} end as they do in Python" in told
+    shown = [float(number) / 100 for number in re.search(r"change (\S+) % .*?(\S+) % to (\S+) %", told).groups()]
+    assert shown[0] == pytest.approx(row["delta_success"], abs=0.0006)
+    assert shown[1:] == pytest.approx(
+        [row["delta_success_low"], row["delta_success_high"]], abs=0.09
+    )  # resamples of 12
+
+
+def test_a_hand_acts_in_the_policys_place_and_hands_back(browser, file):
+    with Visit(browser, file) as visit:
+        assert visit.page.locator("#world1").is_hidden()
+        visit.press("ArrowLeft", "ArrowLeft")
+        assert visit.page.locator("#world1").is_visible()
+        assert visit.text("clock") == "step 2"
+        assert "it would" in visit.text("told")
+        visit.press("Enter")
+        visit.page.locator("#caption1", has_text="solved in").wait_for()
+        visit.press("u", "u")
+        assert visit.page.locator("#world1").is_hidden()
+
+
+def test_the_address_makes_the_same_again(browser, file):
+    with Visit(browser, file) as visit:
+        visit.page.click("#next")
+        visit.intervene("lesion 2.2")
+        visit.press(".", ".", "ArrowUp")
+        address, shown = visit.page.evaluate("location.hash"), visit.text("caption1")
+    with Visit(browser, file, address) as visit:
+        assert visit.text("caption1") == shown
+        assert visit.page.input_value("#what") == "lesion 2.2"
+        assert visit.page.input_value("#world") == "1"
+
+
+@pytest.mark.parametrize("address", ["#world=99&t=x", "#what=nonsense", '#edits=[[0,"constructor"]]', "#hands={"])
+def test_an_address_that_asks_for_nonsense_does_no_harm(browser, file, address):
+    with Visit(browser, file, address) as visit:
+        visit.press(".")
+        assert visit.text("clock") in ("step 0", "step 1")
+        assert "LPC" in visit.text("caption0")
+
+
+def test_what_cannot_be_is_told_and_changes_nothing(browser, file):
+    with Visit(browser, file) as visit:
+        visit.intervene("lesion 9.9")
+        assert "layers 0 to 2" in visit.text("told")
+        visit.page.fill("#mission", "fetch the moon")
+        visit.press("Enter")
+        assert "moon" in visit.text("told") or "fetch" in visit.text("told")
+        assert visit.page.locator("#world1").is_hidden()
+
+
+def test_an_edited_world_is_played_on_beside_the_one_that_was(browser, file):
+    with Visit(browser, file) as visit:
+        name = visit.page.locator("#causes b").first.inner_text()
+        assert name
+        visit.page.fill("#mission", "go to the door")
+        visit.press("Enter")
+        assert visit.page.locator("#world1").is_visible()
+        visit.page.click("#reset")
+        box = visit.page.locator("#world0").bounding_box()
+        found = visit.page.evaluate("mine().at(0).world.things()[0]")
+        size = visit.page.evaluate("[mine().at(0).world.width, mine().at(0).world.height]")
+        x, y = (
+            box["x"] + (found["x"] + 0.5) * box["width"] / size[0],
+            box["y"] + (found["y"] + 0.5) * box["height"] / size[1],
+        )
+        visit.page.keyboard.down("Shift")
+        visit.page.mouse.click(x, y)
+        visit.page.keyboard.up("Shift")
+        after = visit.page.evaluate(f"mine().at(0).world.at({found['x']}, {found['y']})")
+        assert after & 255 == found["code"] & 255
+        assert after & 65280 != found["code"] & 65280
+
+
+def test_why_is_what_the_policy_does_without_the_thing(browser, file):
+    """The door: once it is gone, the policy does what the sentence says, and the world ends as the list says."""
+    with Visit(browser, file) as visit:
+        told = visit.page.evaluate(
+            """() => {
+              const told = [];
+              for (let t = 0; t < mine().length; t++) {
+                for (const cause of findCauses(mine(), t).filter(({ kind }) => kind === "thing")) {
+                  const edits = [[t, "remove", cause.x, cause.y]];
+                  const actor = actorOf(0, "none", "gate-only", null);
+                  const episode = new Episode(actor, content.worlds[0], content.palette, 0, edits);
+                  const { action } = episode.at(t), end = episode.at(Infinity);
+                  told.push([cause.action === action, cause.success === end.world.success, cause.steps === end.t]);
+                }
+              }
+              return told;
+            }"""
+        )
+        assert len(told) > 10
+        assert all(map(all, told))
+
+
+def test_steps_of_an_expert_open_where_they_are(browser, file):
+    with Visit(browser, file) as visit:
+        visit.page.select_option("#expert", "2.2")
+        visit.page.click("#find")
+        first = visit.page.locator("#steps button").first
+        first.wait_for()
+        assert visit.page.locator("#steps button").count() == NUM_WORLDS
+        weight = first.inner_text().split()[0]
+        first.click()
+        assert visit.page.inner_text('[id="weight2.2"]') == weight
+
+
+@pytest.mark.parametrize("width", [390, 1000, 1440])
+def test_no_window_scrolls_sideways(browser, file, width):
+    with Visit(browser, file, color_scheme="dark") as visit:
+        visit.page.set_viewport_size({"width": width, "height": 800})
+        visit.page.click("#leave")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_tour_of_five_stops_shows_something_each_time(browser, file):
+    with Visit(browser, file) as visit:
+        for number in range(1, 6):
+            visit.page.click("#tour")
+            visit.page.locator("#told", has_text=f"{number} of 5").wait_for()
+
+
+def command(*flags) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "microscope.py", *map(str, flags)],
+        cwd=REPOSITORY,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_two_policies_stand_side_by_side(browser, place):
+    out = place / "pair.html"
+    done = command("--checkpoint", MIXTURE, "--compare", LINEAR, "--num_worlds", 5, "--cache_dir", place, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size < 2.5e6
+    with Visit(browser, out) as visit:
+        assert visit.page.locator("#world1").is_visible()
+        assert "trial 30" in visit.text("name0")
+        assert "trial 0" in visit.text("name1")
+
+
+def test_a_damaged_checkpoint_is_one_line(place):
+    bad = place / "checkpoint_final.pt"
+    bad.write_bytes(MIXTURE.read_bytes()[:5000])
+    done = command("--checkpoint", bad, "--out", place / "none.html")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "checkpoint_final.pt" in done.stderr
+    assert not (place / "none.html").exists()
