@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 INDEX_NAME = "index.html"
 _ANALYSES = ("by_key_phase", "by_action")  # of the maps and of the actions; the apps have them all
 _MAX_NAME = 150  # characters; a file system takes 255
+_NUM_WORLDS = 100  # in which a policy runs in its page
 _CARD_DPI = 90  # of the picture of a card
 _TITLES = {  # file name of a figure -> its title; an analysis is added to it
     "routing_heatmap": "Dominant expert",
@@ -58,8 +59,9 @@ def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> 
     pages = page_names(shown)
     for run, name in pages.items():
         data = load_routing(run)
-        _write(folder / name, _page_of_run(run, data, pages))
-        cards.append({"href": name} | _card(run, data))
+        microscope, missing = _write_microscope(run, folder, name)
+        _write(folder / name, _page_of_run(run, data, pages, microscope, missing))
+        cards.append({"href": name, "microscope": microscope} | _card(run, data))
         yield None
     figures, missing = _shown(_page_of_all(table), has_captions=False)
     notes = [*reasons.values(), *missing]
@@ -87,17 +89,40 @@ def _unreadable(run: Run) -> str | None:
     return None
 
 
-def _page_of_run(run: Run, data: RoutingData, pages: Mapping[Run, str]) -> str:
-    """The page of a run, which links to the others of its task; pages: of `page_names`."""
-    figures, missing = [], []
+def _write_microscope(run: Run, folder: Path, name: str) -> tuple[str, list[str]]:
+    """Write the policy of a run as a page in which it runs; its name, "" where there is none, and why.
+
+    name: of the run's page.
+    """
+    if run.checkpoint is None:
+        return "", []
+    from mop.evaluation.evaluate import load_for_evaluation
+    from mop.microscope.document import microscope_document
+
+    try:
+        checkpoints = {run.checkpoint.as_posix(): load_for_evaluation(run.checkpoint)}
+        page = microscope_document(checkpoints, run.key.task_id, _NUM_WORLDS, cache_dir=run.cache_dir)
+    except InputError as error:
+        return "", [f"Microscope: {error}"]
+    _write(folder / (file_name := f"{name.removesuffix('.html')}_microscope.html"), page)
+    return file_name, []
+
+
+def _page_of_run(run: Run, data: RoutingData, pages: Mapping[Run, str], microscope: str, missing: list[str]) -> str:
+    """The page of a run, which links to the others of its task.
+
+    pages: of `page_names`; microscope, missing: of `_write_microscope`.
+    """
+    figures = []
     for app, figures_of in (("routing_viz.py", routing_figures), ("logit_viz.py", action_figures)):
         drawn, undrawn = _shown(page_of(app, Shown(run), data, figures_of))
         figures += drawn
-        missing += undrawn
+        missing = [*missing, *undrawn]
     others = [other for other in pages if other.key.task_id == run.key.task_id and other != run]
     return _page(
         "run",
         title=run.name,
+        microscope=microscope,
         numbers=describe_metrics(data),
         episodes=[_player(data, number) for number in _examples(data)],
         figures=figures,

@@ -54,7 +54,8 @@ function toAddress() {
     const text = typeof value === "object" ? JSON.stringify(value) : String(value);
     if (text !== (typeof START[name] === "object" ? "[]" : String(START[name]))) words.set(name, text);
   }
-  try { history.replaceState(null, "", `#${words}`); } catch { /* a frame without an address */ }
+  const text = words.toString();
+  try { history.replaceState(null, "", location.href.split("#")[0] + (text && `#${text}`)); } catch { /* a frame without an address */ }
 }
 
 // --- choosing ------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_every_run_has_a_page_of_its_own_and_a_link_that_leads_there_and_nowhere
     keys = [RunKey(TASK, 0, trained_on=name) for name in names]
     for key in keys:
         write_cache(tmp_path / "cache", key, cache)
-    monkeypatch.setattr(gallery, "_page_of_run", lambda run, data, pages: f"page of {run.key.trained_on}")
+    monkeypatch.setattr(gallery, "_page_of_run", lambda run, data, pages, *_: f"page of {run.key.trained_on}")
     list(gallery.write_gallery([Run(key, str(tmp_path / "cache")) for key in keys], load_table(CACHE, [])[0], tmp_path))
     hrefs = re.findall(r'<li><a href="([^"]+)"', (tmp_path / "index.html").read_text())
     assert len({href.lower() for href in hrefs}) == len(names) and not any(urlsplit(href).scheme for href in hrefs)
@@ -112,3 +112,17 @@ def test_pages_work_from_the_disk(place, browser):
     assert "skip" in spot.get_attribute("data-text")
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width == 1000 and faults == []
+
+
+def test_a_policy_whose_checkpoint_is_here_runs_in_a_page_of_its_own(tiny_run, tmp_path, browser):
+    shutil.copytree(tiny_run / "checkpoints", tmp_path / "checkpoints")
+    for words in (("batch_eval.py", "--num_episodes", "6"), ("gallery.py",)):
+        assert run_here(script_command(*words), cwd=tmp_path).returncode == 0
+    (name,) = (path.name for path in (tmp_path / "site").glob("*_microscope.html"))
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/site/index.html")
+    page.click(".microscope")
+    assert page.url.endswith(name)
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#world1").is_visible()
+    page.close()
