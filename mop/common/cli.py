@@ -164,11 +164,17 @@ def changes_of(settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]
 
 
 def as_flags(given: Mapping[str, Any]) -> list[str]:
-    """The words of a command line which gives these values: several of a list or tuple, none of None."""
+    """The words of a command line which gives these values.
+
+    Several of a list or tuple, none of None; of true the flag alone.
+    """
     words = []
     for name, value in given.items():
-        if value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None:
+            several = value if isinstance(value, list | tuple) else ["false" if value is False else value]
+            words += [f"--{name}", *map(str, several)]
     return words
 
 

@@ -127,3 +127,10 @@ def test_settings_as_plain_values():
     plain = cli.as_dict(toy("--policies c"), leave_out=("device",))
     assert json.loads(json.dumps(plain)) == plain and plain["policies"] == ["c"] and "device" not in plain
     assert cli.as_flags({"lr": 1, "policy": "argmax"}) == ["--lr", "1", "--policy", "argmax"]
+
+
+def test_a_switch_is_typed_as_its_flag_alone():
+    changed = {"resume": True, "detach": False, "num_envs": 2, "max_steps": None, "policies": ("c",)}
+    words = cli.as_flags(changed)
+    assert words == ["--resume", "--detach", "false", "--num_envs", "2", "--policies", "c"]
+    assert toy(" ".join(words)) == Toy(checkpoint="x.pt", **changed)

@@ -141,6 +141,7 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
     filters = (("--task", "BabyAI-GoTo-v0"), ("--trial", 9), ("--seed", 9), ("--update", 9))
     filters += (("--task", "BabyAI-GoTo-v0", "--trial", 0),)
     named = {words: ("none of the 5 checkpoints", " ".join(map(str, words)), f"{GOTO} trial 0") for words in filters}
+    named[("--final_only", "--trial", 9)] = "fits --trial 9 --final_only; there are"
     check_refused(capsys, batch_eval.main, named)
 
 
