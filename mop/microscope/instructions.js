@@ -81,7 +81,7 @@ export class Verifier {
       this.aDone = this.bDone = false;
     } else {
       this.targets = new Targets(instruction.desc ?? instruction.move, world);
-      this.fixed = instruction.kind === "put_next" ? new Targets(instruction.fixed, world) : null;
+      if ("fixed" in instruction) this.fixed = new Targets(instruction.fixed, world);
       this.held = 0; // number of what was carried when this was last verified
     }
   }

@@ -1,0 +1,332 @@
+"""The page's worlds against Minigrid's: the same actions, the same views, grids, ends, events and phases."""
+
+import os
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from javascript import page_with
+from minigrid.core.constants import COLOR_NAMES
+from minigrid.core.world_object import Ball, Box, Door, Key
+from minigrid.envs.babyai.core.verifier import BeforeInstr, GoToInstr, ObjDesc, PickupInstr, PutNextInstr
+from played_worlds import (
+    MODULES,
+    PLAY,
+    SHARES,
+    WITHOUT_NUMBER,
+    Played,
+    go_on,
+    pack,
+    phases_in_python,
+    play,
+    random_action,
+    routing_data_of,
+    rows_of,
+    state_row,
+)
+from scripts import REPOSITORY
+
+from mop.analysis.groups import GROUPINGS
+from mop.envs.babyai import World
+from mop.envs.episodes import episode_context
+from mop.envs.geometry import EMPTY, WALL, cell_code, code_kind
+
+NUM_WORLDS = int(os.environ.get("MICROSCOPE_WORLDS", "8"))  # of each task; 100 take two minutes
+MAX_ACTIONS = 80 if NUM_WORLDS < 20 else 300  # of an episode
+MAX_STEPS = 20  # a step limit that ends half of the episodes
+OTHER_TASKS = (
+    *("KeyInBox", "PutNextS5N2Carrying", "PutNextS7N4Carrying", "PickupDistDebug", "OpenDoorDebug", "SynthSeq"),
+    *("OpenDoorsOrderN2", "OpenDoorsOrderN2Debug", "OpenDoorsOrderN4Debug", "OpenRedBlueDoorsDebug", "GoToOpen"),
+)
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    with page_with(browser, *MODULES, more=PLAY) as page:
+        yield page
+
+
+def task_ids() -> list[str]:
+    tables = [REPOSITORY / "results" / name for name in ("tasks.csv", "linear/tasks.csv")]
+    published = {task_id for path in tables for task_id in pd.read_csv(path).task_id}
+    return sorted(published | {f"BabyAI-{name}-v0" for name in OTHER_TASKS})
+
+
+def check_same(page, packed: dict, episodes: list[Played], case) -> str:
+    """Play the same in the page and compare every number of every state; returns the grouping of the phases."""
+    found = page.evaluate("([packed, actions]) => play(packed, actions)", [packed, [p.commands for p in episodes]])
+    phases: list[str] = []
+    for played, text in zip(episodes, found["rows"], strict=True):
+        rows = rows_of(text, len(played.rows))
+        different = np.argwhere(rows[:, :-1] != np.array(played.rows))
+        assert len(different) == 0, f"{case}, {played.context['seed']}: state and number {different[0]}"
+        phases += [found["labels"][index] for index in rows[:-1, -1]]
+    assert phases == phases_in_python(routing_data_of(episodes), found["grouping"]), case
+    return found["grouping"]
+
+
+def test_all_is_as_in_python(page):
+    counts, groupings = Counter(), {}
+    for task_id in task_ids():
+        for max_steps in (None, MAX_STEPS):
+            for first in range(0, NUM_WORLDS // 2, 10):
+                seeds = range(first, min(first + 10, NUM_WORLDS // 2))
+                seeds = [seed + NUM_WORLDS * (max_steps is not None) for seed in seeds]
+                episodes = [play(task_id, seed, max_steps, SHARES[seed % 4], MAX_ACTIONS) for seed in seeds]
+                grouping = check_same(page, pack(task_id, seeds, max_steps), episodes, task_id)
+                if GROUPINGS["by_key_phase"].suits(routing_data_of(episodes)):
+                    assert grouping == "by_key_phase", task_id
+                counts += sum((played.counts for played in episodes), Counter())
+                groupings[task_id] = grouping
+    print(f"{len(groupings)} tasks: {dict(counts)}")
+    assert len(groupings) == 48 and counts["episodes"] == NUM_WORLDS * len(groupings)
+    for name in ("successes", "failures", "truncated", "boxes opened", "t_pick", "t_opened", "t_unlocked", "t_drop"):
+        assert counts[name] >= 3, counts
+    assert groupings["BabyAI-UnlockPickup-v0"] == groupings["BabyAI-KeyCorridorS3R3-v0"] == "by_key_phase"
+    assert groupings["BabyAI-GoToLocal-v0"] == groupings["BabyAI-KeyInBox-v0"] == "by_carrying"
+
+
+# --- editing ----------------------------------------------------------------------------------------------------------
+
+
+def cells_of(world: World, *kinds: type | None) -> list[tuple[int, int]]:
+    """The cells inside the outer walls with such things (None: with nothing), but not the agent's."""
+    grid = world.env.grid
+    inside = [(x, y) for y in range(1, grid.height - 1) for x in range(1, grid.width - 1) if (x, y) != world.position]
+    return [cell for cell in inside if (type(grid.get(*cell)) if grid.get(*cell) else None) in kinds]
+
+
+def remove(world: World, cell: tuple[int, int]) -> list:
+    world.env.grid.set(*cell, None)
+    return ["remove", *cell]
+
+
+def put(world: World, cell: tuple[int, int], thing: Key | Ball | Box | Door) -> list:
+    world.env.grid.set(*cell, thing)
+    return ["put", *cell, cell_code(thing) & WITHOUT_NUMBER]
+
+
+def set_door(world: World, cell: tuple[int, int], state: int) -> list:
+    door = world.env.grid.get(*cell)
+    door.is_open, door.is_locked = state == 0, state == 2
+    return ["setDoor", *cell, state]
+
+
+def move_agent(world: World, cell: tuple[int, int], direction: int) -> list:
+    world.env.agent_pos, world.env.agent_dir = cell, direction
+    world.position = cell  # `cells_of` reads it
+    return ["moveAgent", *cell, direction]
+
+
+def set_mission(world: World, instruction) -> list:
+    world.env.instrs = instruction
+    return ["setMission", instruction.surface(world.env)]
+
+
+def describe_some(world: World, rng: np.random.Generator, *kinds: type) -> ObjDesc:
+    """A description of one of the things of these kinds in the world, by all, some or few of its features."""
+    cells = cells_of(world, *kinds)
+    thing = world.env.grid.get(*cells[rng.integers(len(cells))])
+    desc = ObjDesc(thing.type if rng.random() < 0.9 else None, thing.color if rng.random() < 0.7 else None)
+    desc.loc = str(rng.choice(["left", "right", "front", "behind"])) if rng.random() < 0.3 else None
+    return desc if desc.find_matching_objs(world.env)[0] else ObjDesc(thing.type, thing.color)
+
+
+def some_mission(world: World, rng: np.random.Generator):
+    things = (Key, Ball, Box)
+    go_to = GoToInstr(describe_some(world, rng, *things))
+    pick_up = PickupInstr(describe_some(world, rng, *things))
+    put_next = PutNextInstr(describe_some(world, rng, *things), describe_some(world, rng, *things))
+    return [go_to, pick_up, put_next, BeforeInstr(pick_up, go_to)][rng.integers(4)]
+
+
+def edit(world: World, rng: np.random.Generator) -> list[list]:
+    """Change a world in several ways; what was done, as commands for the page."""
+
+    def one_of(cells):
+        return cells[rng.integers(len(cells))]
+
+    color = str(rng.choice(COLOR_NAMES))
+    commands = [put(world, one_of(cells_of(world, None)), kind(color)) for kind in (Key, Ball, Box)]
+    commands += [remove(world, one_of(cells_of(world, Key, Ball, Box)))]
+    commands += [set_door(world, cell, int(rng.integers(3))) for cell in cells_of(world, Door)[:3]]
+    if rng.random() < 0.5:
+        commands += [move_agent(world, one_of(cells_of(world, None)), int(rng.integers(4)))]
+    if rng.random() < 0.7:
+        commands += [set_mission(world, some_mission(world, rng))]
+    return commands
+
+
+def play_edited(task_id: str, seed: int) -> Played:
+    """Act at random, change the world, and play on in it as in a new episode."""
+    rng = np.random.default_rng(seed)
+    world = World(task_id)
+    world.reset(seed)
+    commands: list = []
+    for _ in range(int(rng.integers(30))):
+        commands.append(random_action(world, rng))
+        world.step(commands[-1])
+    commands += [*edit(world, rng), ["begin"]]
+    world.begin_here()
+    played = Played(episode_context(world), commands)
+    go_on(world, played, rng, float(rng.choice(SHARES)), 60)
+    return played
+
+
+@pytest.mark.parametrize(
+    "name", ["BossLevel", "KeyCorridorS3R3", "PutNextLocal", "UnlockPickup", "PutNextS5N2Carrying"]
+)
+def test_an_edited_world_is_as_in_python(page, name):
+    task_id, seeds = f"BabyAI-{name}-v0", range(NUM_WORLDS)
+    episodes = [play_edited(task_id, seed) for seed in seeds]
+    check_same(page, pack(task_id, seeds), episodes, name)
+    assert all(len(played.rows) > 1 for played in episodes)
+
+
+ONE_ROOM = "BabyAI-GoToRedBallNoDists-v0"
+# In an empty room a red ball lies to the right of the agent and a blue key below it, and it looks at the ball. What it
+# does then: the last action is the first success.
+RED_BALL, BLUE_KEY = ("ball", "red"), ("key", "blue")
+LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE = range(6)
+SITUATIONS = {
+    "what was put down elsewhere is there": (
+        lambda: BeforeInstr(PickupInstr(ObjDesc(*BLUE_KEY)), GoToInstr(ObjDesc(*RED_BALL))),
+        [PICK_UP, LEFT, DROP, RIGHT, RIGHT, PICK_UP, LEFT, LEFT],
+    ),
+    "what is carried counts where it was taken from": (
+        lambda: BeforeInstr(GoToInstr(ObjDesc(*BLUE_KEY)), GoToInstr(ObjDesc(*RED_BALL))),
+        [PICK_UP, RIGHT, LEFT],
+    ),
+    "what is carried already is not picked up": (
+        lambda: BeforeInstr(GoToInstr(ObjDesc(*BLUE_KEY)), PickupInstr(ObjDesc(*RED_BALL))),
+        [PICK_UP, RIGHT, PICK_UP, LEFT, PICK_UP, DROP, PICK_UP],
+    ),
+    "what cannot be dropped is not put down": (
+        lambda: PutNextInstr(ObjDesc(*RED_BALL), ObjDesc(*BLUE_KEY)),
+        [PICK_UP, RIGHT, DROP, LEFT, DROP, PICK_UP, FORWARD, RIGHT, DROP],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_missions_are_judged_as_in_python(page, name):
+    make_instruction, actions = SITUATIONS[name]
+    world, commands = arranged(make_instruction())
+    played = follow(world, commands, actions)
+    assert [row[-5] for row in played.rows] == [0] * len(actions) + [1]  # success
+    check_same(page, pack(ONE_ROOM, [0]), [played], name)
+
+
+def arranged(instruction) -> tuple[World, list]:
+    """The room of SITUATIONS, and the commands that arrange it in the page."""
+    world = World(ONE_ROOM)
+    world.reset(0)
+    commands = [remove(world, cell) for cell in cells_of(world, Ball)] + [move_agent(world, (3, 3), 0)]
+    commands += [put(world, (4, 3), Ball("red")), put(world, (3, 4), Key("blue")), set_mission(world, instruction)]
+    return world, commands
+
+
+def test_a_strict_order_is_kept(page):
+    """Both doors are opened from where the agent is put: the second first is a failure, the first first is none."""
+    task_id = "BabyAI-OpenRedBlueDoorsDebug-v0"
+    for color, is_failure in (("red", False), ("blue", True)):
+        world = World(task_id)
+        world.reset(0)
+        x, y = next(cell for cell in cells_of(world, Door) if world.env.grid.get(*cell).color == color)
+        is_clear = world.env.grid.get(x - 1, y) is None
+        commands = [move_agent(world, (x - 1, y), 0) if is_clear else move_agent(world, (x + 1, y), 2)]
+        played = follow(world, commands, [TOGGLE])
+        assert played.rows[-1][-7] == is_failure and played.rows[-1][-5] == 0  # terminated, no success
+        check_same(page, pack(task_id, [0]), [played], color)
+
+
+def follow(world: World, edits: list, actions: list[int]) -> Played:
+    """Begin in a world that was edited, and do these actions."""
+    world.begin_here()
+    played = Played(episode_context(world), [*edits, ["begin"], *actions])
+    played.rows = [state_row(world, False, False, False)]
+    for action in actions:
+        reward, terminated, truncated = world.step(action)
+        played.rows.append(state_row(world, terminated, truncated, reward > 0))
+    return played
+
+
+def test_a_clone_is_independent(page):
+    packed = pack("BabyAI-BossLevel-v0", range(3))
+    same = """({ palette, worlds }) => worlds.map((start) => {
+      const state = (world) => JSON.stringify([...Object.values(world), ...world.contents]);
+      const act = (world, factor) => { for (let k = 0; k < 200; k++) world.step((k * factor + (k >> 3)) % 6); };
+      const world = new World(start, palette);
+      act(world, 5);
+      const [before, copy] = [state(world), world.clone()];
+      act(copy, 7);
+      copy.remove(1, 2);
+      copy.setMission("go to a door");
+      copy.begin();
+      const [untouched, twin] = [state(world) === before, world.clone()];
+      for (const one of [world, twin]) act(one, 11);
+      return [untouched, state(copy) === before, state(world) === state(twin)];
+    })"""
+    assert page.evaluate(same, packed) == [[True, False, True]] * 3
+
+
+def test_a_clone_follows_its_own_mission(page):
+    """What the clone has done of a mission, the other has not."""
+    _, commands = arranged(BeforeInstr(GoToInstr(ObjDesc(*BLUE_KEY)), GoToInstr(ObjDesc(*RED_BALL))))
+    go_to_both = """([{ palette, worlds }, commands]) => {
+      const world = new World(worlds[0], palette);
+      for (const [name, ...given] of [...commands, ["begin"]]) world[name](...given);
+      const copy = world.clone();
+      for (const action of [TURN_RIGHT, TURN_LEFT]) copy.step(action); // to the key, then to the ball
+      for (const action of [TURN_LEFT, TURN_RIGHT]) world.step(action); // to the ball alone
+      return [copy.success, world.success];
+    }"""
+    assert page.evaluate(go_to_both, [pack(ONE_ROOM, [0]), commands]) == [True, False]
+
+
+def test_what_cannot_be_edited_is_refused(page):
+    packed = pack("BabyAI-UnlockPickup-v0", [0])
+    refused = """([{ palette, worlds }, [name, ...given]]) => {
+      const world = new World(worlds[0], palette);
+      const before = JSON.stringify(world);
+      try { world[name](...given); } catch (error) { return [error.message, JSON.stringify(world) === before]; }
+    }"""
+    world = World("BabyAI-UnlockPickup-v0")
+    world.reset(0)
+    door, wall, key = cells_of(world, Door)[0], cell_of_wall(world), 5
+    commands = [
+        ["remove", 0, 1],
+        ["put", *door, key],
+        ["put", *world.position, key],
+        ["put", world.env.width, 1, key],
+        ["setDoor", *wall, 0],
+        ["moveAgent", *wall, 0],
+        ["moveAgent", *door, 0],
+        ["setMission", "go to the moon"],
+    ]
+    for command in commands:
+        message, is_unchanged = page.evaluate(refused, [packed, command])
+        assert message and is_unchanged, command
+
+
+def cell_of_wall(world: World) -> tuple[int, int]:
+    codes = world.codes[1:-1, 1:-1]
+    y, x = np.argwhere(code_kind(codes) == WALL)[0] + 1
+    return int(x), int(y)
+
+
+def test_what_is_seen_has_names(page):
+    packed = pack("BabyAI-UnlockPickup-v0", [0])
+    world = World("BabyAI-UnlockPickup-v0")
+    world.reset(0)
+    found = page.evaluate(
+        "({ palette, worlds }) => new World(worlds[0], palette).things().map((t) => [t.x, t.y, describe(t.code)])",
+        packed,
+    )
+    expected = []
+    for y, x in np.argwhere(world.seen.T & (world.codes != EMPTY) & (code_kind(world.codes) != WALL)):
+        thing = world.env.grid.get(int(x), int(y))
+        state = "" if thing.type != "door" else "locked " if thing.is_locked else "closed "
+        expected.append([int(x), int(y), f"{state}{thing.color} {thing.type}"])
+    assert found == expected and len(found) >= 1
