@@ -44,6 +44,7 @@ from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.reading import read_csv
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
+from mop.common.workers import run_command
 from mop.plotting.style import HUES, Figure, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
 from studies.experiments import NUM_EPISODES, OF_RESULT, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
@@ -149,9 +150,11 @@ def measure_routing(cache: RoutingData) -> dict[str, float]:
 
 def call(words: list[str]) -> None:
     """Run a command that begins with python; where it fails, the message is the last line that it said."""
-    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    with tempfile.TemporaryFile("w+") as told:
+        code = run_command([sys.executable, *words[1:]], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
+        told.seek(0)
+        last = (told.read().strip().splitlines() or ["it said nothing"])[-1]
+    if code != 0:
         raise InputError(f"{shlex.join(words)} failed: {last}")
 
 

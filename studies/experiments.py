@@ -207,10 +207,10 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
         name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
         with open(logs / f"{name}.txt", "w") as log:
             command = [sys.executable, *training.command[1:]]
-            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        if done.returncode == 0:  # nothing goes on from its state, which takes some 80 MB with its replay
+            code = run_command(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        if code == 0:  # nothing goes on from its state, which takes some 80 MB with its replay
             (training.folder / "training_state.pt").unlink()
-        return done.returncode == 0
+        return code == 0
 
     failed = []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="training") as bar:

@@ -2,7 +2,8 @@
 
 A KeyboardInterrupt carries that line's text, where there is something to tell, up to the hook of this module, which
 the packages install before all other imports. Processes that a command starts do not hear Ctrl-C: it reaches them all
-at once, and it is for the first one to say what becomes of them.
+at once, and it is for the first one to say what becomes of them. A command that another one has started ends with it,
+however that one ends.
 """
 
 import atexit
@@ -11,11 +12,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
 _ROOT = Path(__file__).resolve().parents[2]
+LIFELINE = "MOP_LIFELINE"  # environment variable: descriptor of a pipe whose other end the starting command holds
+_TO_SAVE_S = 10.0  # what a command has, once that one is gone
 _PATIENCE_S = 1.0  # whoever waits longer for an answer to Ctrl-C believes that there is none
 
 
@@ -24,10 +28,26 @@ def install() -> None:
 
     When all is done, a late one changes nothing: the interpreter, which leaves, would die of it.
     """
+    _end_with_starter()
     if _is_command() and sys.excepthook is sys.__excepthook__:
         sys.excepthook = _report
         repeat_swallowed()
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_starter() -> None:
+    """Send this process SIGTERM as soon as the command that started it is gone: a training saves its state."""
+    number = os.environ.pop(LIFELINE, None)  # it is not for what this one starts
+    if number is None:
+        return
+
+    def watch(descriptor: int) -> None:
+        os.read(descriptor, 1)  # nothing is written: it returns when the other end is closed, also by a kill
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_TO_SAVE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(int(number),), daemon=True).start()
 
 
 def repeat_swallowed(number: int = signal.SIGINT) -> None:

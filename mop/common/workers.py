@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from mop.common.errors import InputError
-from mop.common.interruption import repeat_swallowed, without_signal
+from mop.common.interruption import LIFELINE, repeat_swallowed, without_signal
 
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
@@ -288,17 +288,24 @@ def _do_pieces(pipe: connection.Connection, prepare: Callable[[], object] | None
 
 
 def run_command(command: Sequence[str], **options: Any) -> int:
-    """Run a command to its end; its exit code. options: of `subprocess.Popen`.
+    """Run a command of this repository to its end; its exit code. options: of `subprocess.Popen`.
 
-    Ctrl-C in a terminal reaches it as well: it is waited for while it saves. A second one kills it.
+    Ctrl-C in a terminal reaches it as well: it is waited for while it saves. A second one kills it. It ends with this
+    process, however this one ends.
     """
-    with subprocess.Popen(command, **options) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_S)
-            process.terminate()
-            raise
-        finally:
-            process.kill()
+    watched, held = os.pipe()  # this process alone has the second end
+    environment = options.pop("env", os.environ) | {LIFELINE: str(watched)}
+    try:
+        with subprocess.Popen(command, env=environment, pass_fds=[watched], **options) as process:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_S)
+                process.terminate()
+                raise
+            finally:
+                process.kill()
+    finally:
+        os.close(watched)
+        os.close(held)

@@ -20,7 +20,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from cases import Case, run_hostile
-from long_commands import COMMANDS, copy, differences, ended, leftovers, outcome, prepare, processes_of, run, started
+from long_commands import COMMANDS, copy, differences, ended, leftovers, outcome, prepare, run, started
+from processes import processes_of
 
 from mop.common.errors import run_script
 

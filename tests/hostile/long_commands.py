@@ -19,6 +19,7 @@ import orjson
 import torch
 from eval_helpers import UNLOCK, put, random_checkpoint
 from generative_data import record_tiny, tiny_checkpoint
+from processes import processes_of
 from scripts import REPOSITORY, script_environment
 
 LIMIT_S = 300.0  # of a command
@@ -123,19 +124,6 @@ def run(words: tuple[str, ...], root: Path, *more: str, **environment: str) -> E
         f"exit code {done.code}\n{done.out[-500:]}\n{done.err[-1500:]}"
     )
     return done
-
-
-def processes_of(session: int) -> list[int]:
-    """The running processes of a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, own = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(own) == session and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def copy(root: Path, target: Path) -> Path:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from checks import assert_same, contents
+from processes import needs_proc, processes_of
 from scripts import (
     PATIENCE_S,
     REPOSITORY,
@@ -39,7 +40,6 @@ DOCUMENTED = {
     *("lang_dim", "lr", "lpc_alpha", "num_updates", "unroll_len", "max_steps"),
 }
 CLOCK = ["steps_per_s", "seconds"]  # columns of the log that differ between two equal runs
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
 
 def folder_of(root: Path, trial: int = 0) -> Path:
@@ -53,19 +53,6 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen | None = None
         assert time.monotonic() < end, "waited in vain"
         assert process is None or process.poll() is None or what(), process.communicate()[1]
         time.sleep(0.005)
-
-
-def processes_of(session: int) -> list[int]:
-    """Living processes of a session: a script started in one of its own, its workers and their helpers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # ended meanwhile
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def cut_off(root: Path, moment: str, number: int, to_group: bool, *args) -> tuple[int, str, str]:
