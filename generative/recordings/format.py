@@ -22,7 +22,7 @@ import orjson
 from generative.recordings.checks import check_forms, check_sums, check_values
 from mop.artifacts.sums import has_sums, write_sums
 from mop.common.errors import InputError
-from mop.common.files import json_bytes, whole_digest, write_atomic, write_together
+from mop.common.files import json_bytes, save_array, whole_digest, write_atomic, write_together
 from mop.common.reading import check_types, read_array, read_json, read_npz, reading
 
 SPLITS = ("train", "validation", "test")
@@ -94,7 +94,7 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
         records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
         first += episode["steps"] + 1
     arrays = {f"{name}.npy": np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()} | {LANG: lang}
-    writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
+    writers = {name: functools.partial(save_array, array=array) for name, array in arrays.items()}
     try:
         temporary.mkdir(parents=True)
         for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
@@ -256,7 +256,7 @@ class Recording:
         """Write what `make_index` found to the folder, for other programs."""
         files = {
             MISSIONS: lambda file: file.write(json_bytes(self.missions, orjson.OPT_INDENT_2)),
-            LANG: lambda file: np.save(file, self.lang, allow_pickle=False),
+            LANG: lambda file: save_array(file, self.lang),
             INDEX: lambda file: np.savez(file, allow_pickle=False, **self.index),
         }
         write_together([(self.folder / name, write) for name, write in files.items()])

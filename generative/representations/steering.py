@@ -31,7 +31,7 @@ from generative.representations.storage import Directions, random_unit
 from mop.artifacts.records import check_arrays
 from mop.common.cli import setting
 from mop.common.errors import InputError
-from mop.common.files import write_together
+from mop.common.files import save_array, write_together
 from mop.common.reading import read_array, read_csv, reading
 from mop.common.seeding import stream_seed
 from mop.common.values import MAX_ENVS
@@ -314,7 +314,7 @@ class Runs:
         content = pd.DataFrame(played.table).to_csv(index=False).encode()
         files = [(self._path(name), lambda file: file.write(content))]  # the last one says that all are there
         if name == MOVED:
-            files.insert(0, (self._amounts, lambda file: np.save(file, played.amounts, allow_pickle=False)))
+            files.insert(0, (self._amounts, lambda file: save_array(file, played.amounts)))
         write_together(files)
 
 

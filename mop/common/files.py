@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
@@ -21,6 +22,7 @@ from mop.common.errors import InputError
 from mop.common.reading import check_regular, read_bytes, read_json, reading
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -149,6 +151,14 @@ def write_csv(path: str | Path, table: "pd.DataFrame", float_format: str | None 
     """Write the columns of a table as a whole; float_format: such as "%.6g". Raises OSError."""
     data = table.to_csv(index=False, lineterminator="\n", float_format=float_format).encode()
     write_atomic(path, lambda file: file.write(data))
+
+
+def save_array(file: BinaryIO, array: "np.ndarray") -> None:
+    """Write an array as the content of a .npy file. Raises OSError."""
+    import numpy as np
+
+    # through `write`: to a file itself numpy writes past Python, and loses the reason, such as a full disk
+    np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)  # ty: ignore[invalid-argument-type]
 
 
 def write_figure(path: str | Path, figure: "Figure", dpi: int = 100) -> Path:

@@ -4,11 +4,13 @@ import errno
 import fcntl
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checks import files_below, one_line, refusal
 from scripts import PATIENCE_S, REPOSITORY
@@ -19,6 +21,7 @@ from mop.common.files import (
     find_files,
     folder_lock,
     remove_leftovers,
+    save_array,
     whole_digest,
     write_atomic,
     write_together,
@@ -81,6 +84,25 @@ def test_a_full_disk_keeps_every_old_file_and_is_named(tmp_path, monkeypatch):
         assert str(tmp_path / name) in one_line(error)
         assert contents(tmp_path) == [b"old0", b"old1", b"old2"] and files_below(tmp_path) == sorted(NAMES)
     assert full_at == 2
+
+
+def test_an_array_that_does_not_fit_keeps_the_reason(tmp_path):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, most))
+    try:
+        with pytest.raises(OSError, match=r"array\.npy") as error:
+            write_atomic(tmp_path / "array.npy", lambda file: save_array(file, np.zeros(2**16)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert error.value.errno == errno.EFBIG and files_below(tmp_path) == []
+
+
+def test_arrays_are_those_of_numpy(tmp_path):
+    arrays = [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(3)), np.zeros((0, 2), np.int8), np.array(True)]
+    for array in arrays:
+        write_atomic(tmp_path / "ours.npy", lambda file, array=array: save_array(file, array))
+        np.save(tmp_path / "numpys.npy", array)
+        assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
 
 
 def test_a_kill_between_the_moves_leaves_no_result_beside_another_cache(tmp_path, monkeypatch):
