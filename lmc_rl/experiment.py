@@ -120,6 +120,8 @@ def _at_work(learner: Learner) -> Generator[Workers]:
     """The workers of an experiment whose folder no other process may use meanwhile."""
     results = learner.paths.results
     with only_process(results, "another --seed, or wait for it"):
+        # of those killed before they had a folder: no later one has the same time in its name
+        remove_leftovers(results.parent.glob(f".seed_{learner.config.seed}_*.lock"))
         if not (results / CONFIG_NAME).exists():
             learner.check_teaching()
             write_json(results / CONFIG_NAME, recorded(learner), orjson.OPT_INDENT_2)

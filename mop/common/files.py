@@ -91,12 +91,12 @@ def _open_locked(temporary: Path) -> BinaryIO:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove those of `paths` that are temporary files of a writer that was killed, not those that are being written.
+    """Remove those of `paths` that are temporary files or locks of a process that was killed, not those in use.
 
     Where the file system has no locks, they are all left.
     """
     for path in paths:
-        if re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", path.name):
+        if re.fullmatch(r"\..+\.([0-9a-f]{12}\.tmp|lock)", path.name):
             with suppress(OSError):
                 descriptor = _lock(path, os.O_RDWR)
                 if descriptor is not None:

@@ -95,8 +95,11 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whol
     monkeypatch.setattr(RLRun, "learn", dying(RLRun.learn, (40, 110)))
     monkeypatch.setattr(PathSegment, "rows", dying(PathSegment.rows, (2,)))
     monkeypatch.setattr(RLLearner, "measures", dying(RLLearner.measures, (1,)))
+    lock = tmp_path / whole.results.relative_to(whole.results.parents[4]).with_name(".seed_5_20260101_000000.lock")
+    lock.parent.mkdir(parents=True)
+    lock.touch()  # of one that was killed before it had a folder
     places, deaths = run_until_it_lives(tmp_path, lambda: do(tmp_path, resume=True))
-    assert deaths == 4 and len(list(tmp_path.rglob("config.json"))) == 1
+    assert deaths == 4 and not list(tmp_path.rglob(".*.lock")) and len(list(tmp_path.rglob("config.json"))) == 1
     assert outcome(places) == outcome(whole)
     assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)  # nothing is left to do
 
