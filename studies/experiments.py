@@ -36,7 +36,7 @@ from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
 from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
-from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.files import remove_leftovers, write_atomic, write_csv, write_figure
 from mop.common.reading import REMAKE, read_bytes, read_csv, reading
 from mop.common.speed import num_threads
 from mop.common.tables import markdown_table
@@ -106,6 +106,16 @@ class Training:
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
         return ["python", script, *as_flags(given), "--resume"]
+
+    @property
+    def state(self) -> Path:
+        """What it goes on from where it was cut off."""
+        return self.folder / "training_state.pt"
+
+    @property
+    def log(self) -> Path:
+        """Its command, and what that said."""
+        return RUNS / "logs" / f"{self.experiment}_{self.task_id}_{self.trial}_{self.seed}.txt"
 
     @property
     def text(self) -> str:
@@ -197,19 +207,19 @@ EXPERIMENTS = {"settings": settings_study, "alpha": alpha_sweep}
 
 
 def train_missing(trainings: list[Training], jobs: int) -> None:
-    """Run the command of each that is not finished, `jobs` at a time."""
-    missing = [training for training in trainings if not training.is_finished]
-    logs = RUNS / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    """Run the command of each that is not finished, `jobs` at a time; once more where a kill left its state behind."""
+    missing = [training for training in trainings if not training.is_finished or training.state.exists()]
+    remove_leftovers((RUNS / "logs").glob(".*.tmp"))
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, num_threads() // jobs))}
 
     def run(training: Training) -> bool:
-        name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
-        with open(logs / f"{name}.txt", "w") as log:
+        # now, not when it fails: on a full disk nothing could be written then
+        write_atomic(training.log, lambda file: file.write(f"{training.text}\n".encode()))
+        with open(training.log, "a") as log:
             command = [sys.executable, *training.command[1:]]
             code = run_command(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
         if code == 0:  # nothing goes on from its state, which takes some 80 MB with its replay
-            (training.folder / "training_state.pt").unlink()
+            training.state.unlink()
         return code == 0
 
     failed = []
@@ -218,12 +228,18 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
             for training, is_good in zip(missing, pool.map(run, missing), strict=True):
                 bar.update()
                 if not is_good:
-                    failed.append(training.text)
+                    failed.append(f"{training.log}: {_last_words(training.log)}")
         except KeyboardInterrupt:  # which the trainings in progress hear too, and save themselves
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if failed:
-        raise InputError(f"{len(failed)} trainings failed, see {logs}: {'; '.join(failed)}")
+        raise InputError(f"{len(failed)} of {len(missing)} trainings failed; {'; '.join(failed)}")
+
+
+def _last_words(log: Path) -> str:
+    """The error that a command has written to its log, or the last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
 
 
 def check_commands(trainings: list[Training]) -> None:

@@ -1,5 +1,6 @@
 """The experiments of studies/experiments.py: their commands, and a tiny one from training to table."""
 
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -127,7 +128,20 @@ def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
 def test_a_failed_training_is_named(tiny, monkeypatch):
     bad = experiments.Training("settings", "BabyAI-NoSuchTask-v0", "mop", 0, 0, TINY)
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter([bad])})
-    assert "NoSuchTask" in refusal(call, monkeypatch, "settings")
+    told = refusal(call, monkeypatch, "settings")
+    assert "NoSuchTask" in told and f"{bad.log}: error: " in told  # the reason beside the file
+    assert bad.text in bad.log.read_text()
+
+
+def test_a_study_cut_off_after_a_training_cleans_up_behind_it(tiny):
+    command = [sys.executable, *tiny[0].command[1:]]
+    assert subprocess.run(command, cwd=experiments.ROOT, capture_output=True).returncode == 0
+    final, curve = (tiny[0].folder / name for name in ("checkpoint_final.pt", "training_curve.png"))
+    before = final.read_bytes()
+    curve.unlink()  # which comes after the last checkpoint
+    assert tiny[0].is_finished and tiny[0].state.exists()
+    experiments.train_missing(tiny[:1], 1)
+    assert not tiny[0].state.exists() and curve.exists() and final.read_bytes() == before
 
 
 def test_bad_usage_is_one_line(capsys):
