@@ -1,6 +1,7 @@
 """Checkpoints and training states: written as a whole, read without running what they hold, found by their paths."""
 
 import io
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Write a checkpoint that loads with `weights_only=True`; numpy scalars in its `config` become Python numbers."""
-    save_training_state(path, checkpoint | {"config": _plain(checkpoint["config"])})
+    """Write a checkpoint that loads with `weights_only=True`; numpy scalars in its `config` become Python numbers.
+
+    A run that was continued writes the same bytes as one that was not, for evaluations know a policy by its file's
+    digest: its settings, which come in another order then, are sorted, and equal texts are one object.
+    """
+    config = dict(sorted(_plain(checkpoint["config"]).items()))
+    save_training_state(path, _with_shared_texts(checkpoint | {"config": config}))
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -144,6 +150,15 @@ def update_of(found: FoundCheckpoint) -> int | None:
     config = quick_config(found.path)
     update = config.get("update", config.get("num_updates"))
     return update if type(update) is int and update >= 0 else None
+
+
+def _with_shared_texts(value: Any) -> Any:
+    """The same nested value with one object for equal texts, which pickle writes once; what was read has several."""
+    if type(value) is dict:
+        return {_with_shared_texts(key): _with_shared_texts(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_with_shared_texts, value))
+    return sys.intern(value) if type(value) is str else value
 
 
 def _plain(value: Any) -> Any:

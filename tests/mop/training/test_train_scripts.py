@@ -92,6 +92,9 @@ def assert_same_run(root: Path, whole: Path, but: tuple[str, ...] = ()) -> None:
     final, expected = (load_checkpoint(folder_of(r) / "checkpoint_final.pt") for r in (root, whole))
     for name in ("policy_state_dict", "lang_proj_state_dict"):
         assert_same(final[name], expected[name])
+    if not but:  # evaluations know it by its digest
+        paths = [folder_of(r) / "checkpoint_final.pt" for r in (root, whole)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
     assert final["update"] == TOTAL
     log, log_expected = (pd.read_csv(folder_of(r) / "training_log.csv") for r in (root, whole))
     assert log["update"].tolist() == [*range(5, TOTAL, 5), TOTAL]
