@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
+from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, RunKey
 from mop.common.cli import parse, required, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable, write_atomic
@@ -39,7 +39,7 @@ class Settings:
 def main() -> int:
     """Write the file."""
     flags = parse(Settings, __doc__)
-    path = Path(flags.out or _place(flags.checkpoint) / "microscope.html")
+    path = Path(flags.out or RunKey.from_checkpoint(flags.checkpoint).artefacts(PLOTS_DIR) / "microscope.html")
     check_writable(path.parent, "--out")
     paths = [flags.checkpoint, *([flags.compare] if flags.compare else [])]
     checkpoints = {path: load_for_evaluation(path) for path in paths}
@@ -56,11 +56,6 @@ def main() -> int:
     write_atomic(path, lambda file: file.write(page.encode()))
     print(f"{path}: {len(page.encode()) / 1e6:.1f} MB, open it in a browser")
     return 0
-
-
-def _place(checkpoint: str) -> Path:
-    """The folder of a run's pictures, by the last folders of its path."""
-    return Path(PLOTS_DIR) / Path(*Path(checkpoint).parts[-4:-1])
 
 
 if __name__ == "__main__":
