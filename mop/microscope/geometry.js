@@ -113,7 +113,7 @@ function litCells(view) {
   return visible;
 }
 
-/** The observation (152): image, channels first (3, 7, 7), direction one-hot, carrying flag; as Minigrid's `gen_obs`. */
+/** The observation Float32Array(152): image (3, 7, 7), direction one-hot, carrying flag; as `World.obs` in Python. */
 export function observe(codes, width, height, x, y, direction, carried) {
   const { view, visible } = lookAhead(codes, width, height, x, y, direction);
   view[VIEW_SIZE * HALF + LAST] = carried;

@@ -150,9 +150,14 @@ export class Verifier {
   }
 }
 
-// --- the language -----------------------------------------------------------------------------------------------------
+// --- the language ----------------------------------------------------------------------------------------------------
 
-const LOCATIONS = { "on your left": "left", "on your right": "right", "in front of you": "front", "behind you": "behind" };
+const LOCATIONS = {
+  "on your left": "left",
+  "on your right": "right",
+  "in front of you": "front",
+  "behind you": "behind",
+};
 const DESCRIPTION = new RegExp(
   `^(?:a|the) (?:(${COLOR_NAMES.join("|")}) )?(ball|box|door|key|object)(?: (${Object.keys(LOCATIONS).join("|")}))?$`
 );
@@ -164,7 +169,7 @@ const CLAUSES = [
 ];
 
 /**
- * Read a mission as BabyAI's levels print it; what is strict, a text does not tell. Throws an Error that says why a text
+ * Read a mission as BabyAI's levels print it; a text does not tell what is strict. Throws an Error that says why it
  * cannot be read, or that nothing in `world` (if given) is what it names.
  */
 export function parseMission(text, world = null) {
@@ -204,7 +209,7 @@ function parseClause(text, world) {
 function parseDescription(text, world) {
   const found = DESCRIPTION.exec(text);
   if (found === null) {
-    throw new Error(`"${text}" names no object: say for example "the red ball", "a door on your left", "a key behind you"`);
+    throw new Error(`"${text}" names no object: say for example "the red ball" or "a door on your left"`);
   }
   const [color, type, place] = found.slice(1);
   const desc = { type: type === "object" ? null : type, color: color ?? null, loc: place ? LOCATIONS[place] : null };

@@ -21,7 +21,7 @@ export class World {
     this.botSteps = start.bot_steps;
     [this.x, this.y, this.direction] = start.agent;
     this.carried = EMPTY;
-    this.contents = new Map(); // number of a box -> code of what it holds
+    this.contents = new Map(); // number of a box -> code of what it holds, wherever the box is
     this.numObjects = 0;
     this.codes = Int32Array.from(start.cells, (letter) => this.number(palette[CELL_LETTERS.indexOf(letter)]));
     for (const [x, y, code] of start.contents) this.contents.set(codeNumber(this.at(x, y)), this.number(code));
@@ -53,7 +53,6 @@ export class World {
   clone() {
     const copy = Object.assign(Object.create(World.prototype), this);
     copy.codes = this.codes.slice();
-    copy.contents = new Map(this.contents);
     copy.verifier = this.verifier.clone();
     return copy;
   }
@@ -154,7 +153,7 @@ export class World {
     if (isDoor(before, LOCKED)) this.tUnlocked ??= this.steps;
   }
 
-  // --- editing: an episode goes on with what was changed, until `begin` ------------------------------------------------
+  // --- editing: the episode goes on with what was changed; `begin` begins another ------------------------------------
 
   /** Empty a cell; a wall, too, but not one around the world. */
   remove(x, y) {
@@ -180,7 +179,8 @@ export class World {
   /** Move the agent to an empty cell or into an open door. */
   moveAgent(x, y, direction) {
     this.checkInside(x, y);
-    if (!isEnterable(this.at(x, y))) throw new Error(`the agent cannot stand at ${x}, ${y}: ${describe(this.at(x, y))}`);
+    const code = this.at(x, y);
+    if (!isEnterable(code)) throw new Error(`the agent cannot stand at ${x}, ${y}: ${describe(code)}`);
     Object.assign(this, { x, y, direction, firstView: null });
   }
 

@@ -9,7 +9,15 @@ import pytest
 from javascript import page_with
 from minigrid.core.constants import COLOR_NAMES
 from minigrid.core.world_object import Ball, Box, Door, Key
-from minigrid.envs.babyai.core.verifier import BeforeInstr, GoToInstr, ObjDesc, PickupInstr, PutNextInstr
+from minigrid.envs.babyai.core.verifier import (
+    AfterInstr,
+    AndInstr,
+    BeforeInstr,
+    GoToInstr,
+    ObjDesc,
+    PickupInstr,
+    PutNextInstr,
+)
 from played_worlds import (
     MODULES,
     PLAY,
@@ -31,6 +39,7 @@ from mop.analysis.groups import GROUPINGS
 from mop.envs.babyai import World
 from mop.envs.episodes import episode_context
 from mop.envs.geometry import EMPTY, WALL, cell_code, code_kind
+from mop.microscope.pack_worlds import pack_instruction
 
 NUM_WORLDS = int(os.environ.get("MICROSCOPE_WORLDS", "8"))  # of each task; 100 take two minutes
 MAX_ACTIONS = 80 if NUM_WORLDS < 20 else 300  # of an episode
@@ -185,60 +194,61 @@ def test_an_edited_world_is_as_in_python(page, name):
 
 
 ONE_ROOM = "BabyAI-GoToRedBallNoDists-v0"
-# In an empty room a red ball lies to the right of the agent and a blue key below it, and it looks at the ball. What it
-# does then: the last action is the first success.
-RED_BALL, BLUE_KEY = ("ball", "red"), ("key", "blue")
-LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE = range(6)
-SITUATIONS = {
+RED_BALL, BLUE_KEY = ObjDesc("ball", "red"), ObjDesc("key", "blue")
+LEFT, RIGHT, FORWARD, PICK_UP, DROP = range(5)
+# The agent looks at a red ball to its right; below it lies a blue key, and a green box beside the key. The last of its
+# actions ends the episode.
+SUCCESSES = {
     "what was put down elsewhere is there": (
-        lambda: BeforeInstr(PickupInstr(ObjDesc(*BLUE_KEY)), GoToInstr(ObjDesc(*RED_BALL))),
+        BeforeInstr(PickupInstr(BLUE_KEY), GoToInstr(RED_BALL)),
         [PICK_UP, LEFT, DROP, RIGHT, RIGHT, PICK_UP, LEFT, LEFT],
     ),
     "what is carried counts where it was taken from": (
-        lambda: BeforeInstr(GoToInstr(ObjDesc(*BLUE_KEY)), GoToInstr(ObjDesc(*RED_BALL))),
+        BeforeInstr(GoToInstr(BLUE_KEY), GoToInstr(RED_BALL)),
         [PICK_UP, RIGHT, LEFT],
     ),
     "what is carried already is not picked up": (
-        lambda: BeforeInstr(GoToInstr(ObjDesc(*BLUE_KEY)), PickupInstr(ObjDesc(*RED_BALL))),
+        BeforeInstr(GoToInstr(BLUE_KEY), PickupInstr(RED_BALL)),
         [PICK_UP, RIGHT, PICK_UP, LEFT, PICK_UP, DROP, PICK_UP],
     ),
     "what cannot be dropped is not put down": (
-        lambda: PutNextInstr(ObjDesc(*RED_BALL), ObjDesc(*BLUE_KEY)),
-        [PICK_UP, RIGHT, DROP, LEFT, DROP, PICK_UP, FORWARD, RIGHT, DROP],
+        PutNextInstr(RED_BALL, BLUE_KEY),
+        [PICK_UP, RIGHT, DROP, LEFT, FORWARD, RIGHT, DROP, RIGHT, DROP],
     ),
+    "beside what was moved itself": (
+        PutNextInstr(RED_BALL, BLUE_KEY),
+        [RIGHT, PICK_UP, RIGHT, DROP, RIGHT, RIGHT, PICK_UP, LEFT, FORWARD, LEFT, DROP],
+    ),
+    "two in any order": (AndInstr(GoToInstr(BLUE_KEY), PickupInstr(RED_BALL)), [PICK_UP, RIGHT]),
 }
+FAILURES = {
+    "first before second": (BeforeInstr(PickupInstr(BLUE_KEY), PickupInstr(RED_BALL), strict=True), [PICK_UP]),
+    "first after second": (AfterInstr(PickupInstr(RED_BALL), PickupInstr(BLUE_KEY), strict=True), [PICK_UP]),
+    "only what is to be put": (PutNextInstr(RED_BALL, BLUE_KEY, strict=True), [RIGHT, PICK_UP]),
+}
+SITUATIONS = SUCCESSES | FAILURES
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_missions_are_judged_as_in_python(page, name):
-    make_instruction, actions = SITUATIONS[name]
-    world, commands = arranged(make_instruction())
+    instruction, actions = SITUATIONS[name]
+    world, packed, commands = arranged(instruction)
     played = follow(world, commands, actions)
-    assert [row[-5] for row in played.rows] == [0] * len(actions) + [1]  # success
-    check_same(page, pack(ONE_ROOM, [0]), [played], name)
+    ends = [row[-7:-4].tolist() for row in played.rows]  # terminated, truncated, success
+    assert ends == [[0, 0, 0]] * len(actions) + [[1, 0, name in SUCCESSES]]
+    check_same(page, packed, [played], name)
 
 
-def arranged(instruction) -> tuple[World, list]:
-    """The room of SITUATIONS, and the commands that arrange it in the page."""
-    world = World(ONE_ROOM)
+def arranged(instruction) -> tuple[World, dict, list]:
+    """A world of SITUATIONS in Python; and what the page needs for it: a packed world, and commands."""
+    world, packed = World(ONE_ROOM), pack(ONE_ROOM, [0])
     world.reset(0)
     commands = [remove(world, cell) for cell in cells_of(world, Ball)] + [move_agent(world, (3, 3), 0)]
-    commands += [put(world, (4, 3), Ball("red")), put(world, (3, 4), Key("blue")), set_mission(world, instruction)]
-    return world, commands
-
-
-def test_a_strict_order_is_kept(page):
-    """Both doors are opened from where the agent is put: the second first is a failure, the first first is none."""
-    task_id = "BabyAI-OpenRedBlueDoorsDebug-v0"
-    for color, is_failure in (("red", False), ("blue", True)):
-        world = World(task_id)
-        world.reset(0)
-        x, y = next(cell for cell in cells_of(world, Door) if world.env.grid.get(*cell).color == color)
-        is_clear = world.env.grid.get(x - 1, y) is None
-        commands = [move_agent(world, (x - 1, y), 0) if is_clear else move_agent(world, (x + 1, y), 2)]
-        played = follow(world, commands, [TOGGLE])
-        assert played.rows[-1][-7] == is_failure and played.rows[-1][-5] == 0  # terminated, no success
-        check_same(page, pack(task_id, [0]), [played], color)
+    things = {(4, 3): Ball("red"), (3, 4): Key("blue"), (4, 4): Box("green")}
+    commands += [put(world, cell, thing) for cell, thing in things.items()]
+    world.env.instrs = instruction
+    packed["worlds"][0]["instruction"] = pack_instruction(instruction)
+    return world, packed, commands
 
 
 def follow(world: World, edits: list, actions: list[int]) -> Played:
@@ -252,37 +262,24 @@ def follow(world: World, edits: list, actions: list[int]) -> Played:
     return played
 
 
-def test_a_clone_is_independent(page):
-    packed = pack("BabyAI-BossLevel-v0", range(3))
-    same = """({ palette, worlds }) => worlds.map((start) => {
-      const state = (world) => JSON.stringify([...Object.values(world), ...world.contents]);
-      const act = (world, factor) => { for (let k = 0; k < 200; k++) world.step((k * factor + (k >> 3)) % 6); };
-      const world = new World(start, palette);
-      act(world, 5);
-      const [before, copy] = [state(world), world.clone()];
-      act(copy, 7);
-      copy.remove(1, 2);
-      copy.setMission("go to a door");
-      copy.begin();
-      const [untouched, twin] = [state(world) === before, world.clone()];
-      for (const one of [world, twin]) act(one, 11);
-      return [untouched, state(copy) === before, state(world) === state(twin)];
-    })"""
-    assert page.evaluate(same, packed) == [[True, False, True]] * 3
-
-
-def test_a_clone_follows_its_own_mission(page):
-    """What the clone has done of a mission, the other has not."""
-    _, commands = arranged(BeforeInstr(GoToInstr(ObjDesc(*BLUE_KEY)), GoToInstr(ObjDesc(*RED_BALL))))
-    go_to_both = """([{ palette, worlds }, commands]) => {
+@pytest.mark.parametrize("name", SUCCESSES)
+def test_a_clone_is_independent(page, name):
+    """From any state of an episode, a clone goes on to its end: the other has not changed, and comes there, too."""
+    instruction, actions = SUCCESSES[name]
+    _, packed, commands = arranged(instruction)
+    go_on_twice = """([{ palette, worlds }, edits, actions]) => actions.map((_, k) => {
       const world = new World(worlds[0], palette);
-      for (const [name, ...given] of [...commands, ["begin"]]) world[name](...given);
-      const copy = world.clone();
-      for (const action of [TURN_RIGHT, TURN_LEFT]) copy.step(action); // to the key, then to the ball
-      for (const action of [TURN_LEFT, TURN_RIGHT]) world.step(action); // to the ball alone
-      return [copy.success, world.success];
-    }"""
-    assert page.evaluate(go_to_both, [pack(ONE_ROOM, [0]), commands]) == [True, False]
+      for (const [name, ...given] of [...edits, ["begin"]]) world[name](...given);
+      for (const action of actions.slice(0, k)) world.step(action);
+      const [before, copy] = [JSON.stringify(world), world.clone()];
+      for (const action of actions.slice(k)) copy.step(action);
+      const [isUntouched, isSolved] = [JSON.stringify(world) === before, copy.success];
+      copy.remove(4, 4);
+      copy.begin();
+      for (const action of actions.slice(k)) world.step(action);
+      return isUntouched && isSolved && world.success && codeKind(world.at(4, 4)) === BOX;
+    })"""
+    assert page.evaluate(go_on_twice, [packed, commands, actions]) == [True] * len(actions)
 
 
 def test_what_cannot_be_edited_is_refused(page):
