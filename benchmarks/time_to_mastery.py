@@ -171,7 +171,11 @@ def load_rows() -> pd.DataFrame:
         return pd.DataFrame(columns=[*Timing._fields, "command"])
     key, numbers = (*Timing._fields, "update"), ("env_steps", *OF_RESULT, *OF_ROUTING, "seconds", "beside_seconds")
     rows = read_published(TABLE, texts=(*key[:2], "command"), numbers=(*key[2:], *numbers), key=key)
-    commands = {shlex.join(timing.command): timing.num_updates for timing in known_timings(rows)}
+    known = known_timings(rows)
+    own = {timing: shlex.join(timing.command) for timing in known}
+    whose = rows[list(Timing._fields)].itertuples(index=False, name=None)
+    rows = rows[rows["command"] == pd.Series([own.get(key) for key in whose], rows.index, dtype=object)]
+    commands = {own[timing]: timing.num_updates for timing in known}
     ends = rows[rows["command"].map(commands) == rows["update"]]  # a training without its last row is not whole
     return rows[rows["command"].isin(ends["command"])]
 
@@ -268,7 +272,7 @@ def main() -> int:
         rows = rows.sort_values(["task_id", "setting", "seed", "update"])
         write_csv(TABLE, rows, "%.6g")
     if rows.empty:
-        raise InputError("nothing is timed yet; leave --report out")
+        raise InputError(f"{TABLE} has no timing yet; leave --report out")
     table = as_table(rows)
     write_atomic(REPORT, lambda file: file.write(table.encode()))
     write_figure(REPORT.with_suffix(".png"), plot_mastery(rows))

@@ -22,7 +22,8 @@ from lmc_rl.comparison import compare
 from lmc_rl.config import MAX_ALPHAS
 from mop.common.cli import as_dict, parse, required, setting
 from mop.common.errors import run_script
-from mop.common.files import check_writable, read_json, write_figure, write_json
+from mop.common.files import check_writable, write_figure, write_json
+from mop.common.reading import read_json, reading
 from mop.common.tables import text_table
 
 
@@ -57,13 +58,18 @@ def main() -> int:
     write_json(out / "compare.json", summary, orjson.OPT_INDENT_2)
     write_figure(out / "path.png", figure)
     print(text_table(*table_of({"the line": [pool([line]) for line in lines]})))
-    found = read_json(out / "paths" / "other.json")
-    if is_rl:
-        print(f"distance {found['distance']:.2f}, of the actors {found['actor_distance']:.2f}")
-    else:
-        print(f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}")
+    print(_distances(out / "paths" / "other.json", is_rl))
     print(f"figure and numbers: {out}")
     return 0
+
+
+def _distances(path: Path, is_rl: bool) -> str:
+    """How far the policies are from each other, in words."""
+    with reading(path, "measures of two policies", "remove it: the same command measures again"):
+        found = read_json(path)
+        if is_rl:
+            return f"distance {found['distance']:.2f}, of the actors {found['actor_distance']:.2f}"
+        return f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}"
 
 
 if __name__ == "__main__":

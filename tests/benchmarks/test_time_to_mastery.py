@@ -98,6 +98,10 @@ def test_a_damaged_table_is_one_line_and_a_training_without_its_end_is_none(tmp_
     rows, number = mastery.load_rows(), 1 + mastery.NUM_CHECKPOINTS // 2
     mastery.TABLE.write_text("".join(whole.splitlines(keepends=True)[: len(rows) + 1 - number]))
     assert len(mastery.load_rows()) == len(rows) - mastery.NUM_CHECKPOINTS
+    head, first, *rest = whole.splitlines(keepends=True)
+    renamed = ",".join(["0", *first.split(",")[1:]])  # which the command of this row does not train
+    mastery.TABLE.write_text("".join([head, renamed, *rest]))
+    assert len(mastery.load_rows()) == len(rows) - 1 and set(mastery.load_rows()["setting"]) <= set(mastery.SETTINGS)
 
 
 def test_what_is_published_is_of_its_table():

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from generative_data import record_tiny, tiny_checkpoint
 from generative_game_data import tiny_agent
 from lmc_files import OF_LINES, write_experiment, write_line_experiment
 from lmc_settings import learner, tiny
+from pytest import MonkeyPatch
 from scripts import TINY_FLAGS, TINY_TASK, run_script, the_error_line
+from study_tables import STUDIES
 from training import train_with
 
 from generative import directions as directions_command
@@ -33,13 +36,16 @@ from generative.recordings import format as recordings
 from generative.recordings.session import table_of
 from generative.representations import decompositions
 from generative.simulators.evaluation import MODEL, check_fidelity
+from lmc_rl import compare
 from lmc_rl.analysis.archive import archive
 from lmc_rl.analysis.report import alignments_of
 from lmc_rl.analysis.report import table_of as table_of_lines
-from lmc_rl.analysis.results import load_experiment, pooled_groups
+from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups
 from lmc_rl.app.catalog import find_experiments, load_shown
-from lmc_rl.config import resolve_rl
+from lmc_rl.config import MopConfig, resolve_mop, resolve_rl
+from lmc_rl.experiment import run as do_experiment
 from lmc_rl.forking import child_of
+from lmc_rl.learners.imitation import ImitationLearner
 from mop.apps import comparison_page, runs, samples
 from mop.apps.episode_records import episode_record
 from mop.artifacts.checkpoints import find_checkpoints, load_training_state, quick_config, save_training_state
@@ -228,6 +234,52 @@ def read_snapshot(root: Path, path: Path) -> None:
         child_of(tiny(), load_training_state(path), 60, 0, torch.device("cpu"))
 
 
+def prepare_imitation(root: Path) -> None:
+    """A finished experiment of imitation runs, and two of its policies compared."""
+    do_experiment(of_imitation(root))
+    compare_again(root, root)
+
+
+def of_imitation(root: Path) -> MopConfig:
+    flags = dict(zip((flag.removeprefix("--") for flag in TINY_FLAGS[::2]), TINY_FLAGS[1::2], strict=True))
+    flags |= {"fork_points": "0.5", "alpha_points": 3, "num_trajectories": 5, "num_eval_episodes": 5, "seed": 5}
+    return resolve_mop(flags | {"replay": 1, "controls": "none", "resume": True, "output_dir": str(root)})
+
+
+def go_on_with_experiment(root: Path, path: Path) -> None:
+    do_experiment(of_imitation(root))
+
+
+def compare_again(root: Path, path: Path) -> None:
+    """The command, which finds what it has measured; it is given the policies from their folder, as it records them."""
+    with chdir(root):
+        ends = sorted(Path().glob("model_weights/**/fork?_0.pt"))
+        call(compare.main, *ends, "--out", root / "compared", "--alpha_points", 3, "--num_eval_episodes", 5)
+
+
+def go_on_from_snapshot(root: Path, path: Path) -> None:
+    results = next(root.glob("results/**/config.json")).parent
+    ImitationLearner(of_imitation(root), ExperimentPaths.of_results(results)).fork(0, 1).close()
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+
+def prepare_studies(root: Path) -> None:
+    """The tables of each study, in a folder of its name."""
+    for name, study in STUDIES.items():
+        (root / name).mkdir()
+        study.prepare(root / name)
+
+
+def read_study(root: Path, path: Path) -> None:
+    """The whole command, with its figures."""
+    name = path.relative_to(root).parts[0]
+    with MonkeyPatch.context() as patch:
+        STUDIES[name].place(root / name, patch)
+        call(STUDIES[name].main, *STUDIES[name].flags)
+
+
 # --- generative -------------------------------------------------------------------------------------------------------
 
 
@@ -366,6 +418,10 @@ KINDS = {
     "lmc_log": Kind("lmc", "[wl]*/**/training_log.csv", read_experiment),
     "lmc_archive": Kind("lmc", "kept_*/a/*.[ng][pz]*", read_experiment),
     "lmc_snapshot": Kind("lmc", "snapshot.pt", read_snapshot),
+    "lmc_mop_snapshot": Kind("imitation", "results/**/snapshot_*.pt", go_on_from_snapshot),
+    "lmc_sums": Kind("imitation", "**/sums.json", go_on_with_experiment),
+    "lmc_compared": Kind("imitation", "compared/paths/other.json", compare_again),
+    **{f"study_{name}": Kind("studies", f"{name}/**/*.csv", read_study) for name in STUDIES},
     "recording_config": Kind("recording", "recording/config.json", read_recording),
     "recording_arrays": Kind("recording", "recording/shard_*/*.npy", read_recording, has_sums=True),
     "recording_episodes": Kind("recording", "recording/shard_*/*.json", read_recording),
@@ -384,6 +440,7 @@ KINDS = {
     "hazards": Kind("answers", "hazard.npz", lambda root, path: load_measured(path)),
 }
 PREPARE: dict[str, Callable[[Path], object]] = {
-    "run": prepare_run, "lmc": prepare_lmc, "recording": prepare_recording, "agent": tiny_agent,
-    "simulator": prepare_simulator, "memory": prepare_memory, "answers": prepare_answers,
+    "run": prepare_run, "lmc": prepare_lmc, "imitation": prepare_imitation, "studies": prepare_studies,
+    "recording": prepare_recording, "agent": tiny_agent, "simulator": prepare_simulator, "memory": prepare_memory,
+    "answers": prepare_answers,
 }  # fmt: skip

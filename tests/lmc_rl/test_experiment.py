@@ -287,6 +287,13 @@ def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):
     rows = (tmp_path / "same" / ROWS_NAME).read_bytes()
     assert in_process(compare.main, *files, *flags) == 0
     assert (tmp_path / "same" / ROWS_NAME).read_bytes() == rows
+    measures = tmp_path / "same" / "paths" / "other.json"
+    content = measures.read_bytes()
+    measures.write_bytes(content.replace(b'"distance"', b'"renamed"'))
+    capsys.readouterr()
+    assert in_process(compare.main, *files, *flags) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {measures}: ")
+    measures.write_bytes(content)
     files[1] = whole.weights / "independent.pt"
     assert "same" in refused(capsys, compare.main, *files, *flags), "made with other settings"
 
