@@ -30,8 +30,8 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
     A run that was continued writes the same bytes as one that was not, for evaluations know a policy by its file's
     digest: its settings, which come in another order then, are sorted, and equal texts are one object.
     """
-    config = dict(sorted(_plain(checkpoint["config"]).items()))
-    save_training_state(path, _with_shared_texts(checkpoint | {"config": config}))
+    checkpoint = _plain(checkpoint)
+    save_training_state(path, checkpoint | {"config": dict(sorted(checkpoint["config"].items()))})
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -152,19 +152,14 @@ def update_of(found: FoundCheckpoint) -> int | None:
     return update if type(update) is int and update >= 0 else None
 
 
-def _with_shared_texts(value: Any) -> Any:
-    """The same nested value with one object for equal texts, which pickle writes once; what was read has several."""
-    if type(value) is dict:
-        return {_with_shared_texts(key): _with_shared_texts(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_with_shared_texts, value))
-    return sys.intern(value) if type(value) is str else value
-
-
 def _plain(value: Any) -> Any:
-    """The same nested value with Python numbers and strings in place of numpy's."""
-    if isinstance(value, dict):
+    """The same nested value with Python numbers and strings in place of numpy's, and one object for equal texts.
+
+    Pickle writes an object once, and what was read has several of a text. A state_dict stays as it is.
+    """
+    if type(value) is dict:
         return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    return value.item() if isinstance(value, np.generic) else value
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    value = value.item() if isinstance(value, np.generic) else value
+    return sys.intern(value) if type(value) is str else value
