@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from mop.artifacts.run_names import run_name
 from mop.common.task_mix import task_name, tasks_of
 from mop.envs.bot_paths import BotPaths
 from mop.envs.missions import MissionEncoder
@@ -19,7 +20,7 @@ from mop.plotting.style import expert_hues, expert_names, short_name
 FOLDER = Path(__file__).parent
 LIBRARY = ("numbers", "missions", "policy", "geometry", "instructions", "world", "phases", "interventions")
 LIBRARY += ("rollouts", "runner")
-PAGE = ("why", "draw", "page")
+PAGE = ("why", "draw", "choosing", "showing", "asking", "page")
 
 
 def join_modules(names: Iterable[str]) -> str:
@@ -51,7 +52,7 @@ def microscope_document(
     task_id = own[0] if task_id is None else task_id
     bot_paths = BotPaths(task_id, config.get("max_steps") if task_id in own else None, cache_dir)
     seeds = list(bot_paths.solvable(eval_seed, num_worlds)[0])
-    packed = pack_worlds(task_id, seeds, bot_paths.max_steps)
+    packed = pack_worlds(bot_paths, seeds)
     missions = sorted({world["mission"] for world in packed["worlds"]})
     policies = []
     for path, checkpoint in checkpoints.items():
@@ -69,17 +70,15 @@ def _packed(
 ) -> dict:
     """Pack a policy with what the page says of it, and how its episodes end in Python."""
     assert found.steps is not None, "recorded"
-    config, routing = checkpoint["config"], found.steps.layer_routing or []
+    routing = found.steps.layer_routing or []
     means = [weights.mean(0, np.float64).tolist() for weights in routing]
     packed = pack_policy(checkpoint, means, missions, encoder)
     header = {"expert_hidden_sizes": packed["expert_hidden_sizes"], "policy": packed["kind"]}
-    kind = "GRU" if packed["kind"] == "gru" else "mixture"
-    about = [kind, *(f"{word} {config[word]}" for word in ("trial", "seed") if config.get(word) is not None)]
-    about += [f"update {checkpoint['update']}"] if checkpoint["update"] is not None else []
-    about += [f"lpc_alpha {config['lpc_alpha']:g}"] if config.get("lpc_alpha") else []
+    # with its update, final or not: two of one run may be compared
+    about = {**checkpoint["config"], "policy": packed["kind"], "update": checkpoint["update"], "is_final": False}
     return {
         **packed,
-        "name": " ".join(about),
+        "name": run_name(about, with_task=False),
         "path": Path(path).as_posix(),
         "names": [[short_name(name) for name in names] for names in expert_names(header, routing)],
         "hues": expert_hues(header, routing),

@@ -1,15 +1,17 @@
 // Worlds and strips of router weights on a canvas. The objects look as Minigrid draws them.
 
-import { BALL, BOX, COLOR_NAMES, DIRECTIONS, DOOR, EMPTY, KEY, LOCKED, OPEN, WALL } from "./geometry.js";
+import { BALL, BOX, DOOR, EMPTY, KEY, LOCKED, OPEN, WALL } from "./geometry.js";
 import { codeColor, codeKind, codeState } from "./geometry.js";
 
-const TINTS = { red: "#ff3030", green: "#20d020", blue: "#5070ff", purple: "#b050ff", yellow: "#ffe030", grey: "#8c8c8c" };
+const TINTS = ["#ff3030", "#20d020", "#5070ff", "#b050ff", "#ffe030", "#8c8c8c"]; // as COLOR_NAMES
+const AGENT = [[-0.36, -0.3], [0.37, 0], [-0.36, 0.3]]; // its corners from the middle of its cell
 
-/** Set a canvas to the pixels of its place on the page; returns a context in CSS pixels. */
+/** Give a canvas a size on the page, in CSS pixels; returns a context in these. */
 export function prepareCanvas(canvas, width, height) {
   const scale = globalThis.devicePixelRatio || 1;
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
+  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
   const context = canvas.getContext("2d");
   context.scale(scale, scale);
   return context;
@@ -36,7 +38,7 @@ export function drawWorld(context, world, side, marks = [], trail = []) {
   context.save();
   context.translate((world.x + 0.5) * side, (world.y + 0.5) * side);
   context.rotate((world.direction * Math.PI) / 2);
-  fillPath(context, [[-0.36, -0.3], [0.37, 0], [-0.36, 0.3]].map((point) => point.map((value) => value * side)), "#ff2020");
+  fillPath(context, AGENT.map((corner) => corner.map((value) => value * side)), "#ff2020");
   if (world.carried !== EMPTY) {
     context.rotate((-world.direction * Math.PI) / 2);
     context.scale(0.45 * side, 0.45 * side);
@@ -69,7 +71,7 @@ function drawCell(context, code) {
 }
 
 function drawObject(context, code) {
-  const tint = TINTS[COLOR_NAMES[codeColor(code)]], kind = codeKind(code);
+  const tint = TINTS[codeColor(code)], kind = codeKind(code);
   if (kind === DOOR) drawDoor(context, codeState(code), tint);
   else if (kind === KEY) drawKey(context, tint);
   else if (kind === BALL) fillCircle(context, 0.5, 0.5, 0.31, tint);
@@ -124,10 +126,13 @@ function fillPath(context, points, color) {
   context.fill();
 }
 
-/** Draw the weights of a layer's experts over an episode, stacked; steps: weights (E) of each; t: the step shown. */
-export function drawStrip(context, width, height, steps, hues, t) {
-  context.clearRect(0, 0, width, height);
-  const side = width / Math.max(steps.length, 12);
+/**
+ * Draw the weights of a layer's experts over an episode, stacked.
+ *
+ * steps: weights (E) of each; t: the step shown; fewest: steps that there is room for.
+ */
+export function drawStrip(context, width, height, steps, hues, t, fewest) {
+  const side = width / Math.max(steps.length, fewest);
   steps.forEach((weights, k) => {
     let y = height;
     weights.forEach((weight, e) => {
@@ -146,7 +151,8 @@ export function drawHidden(context, width, layout, hidden) {
     const side = width / (stop - start);
     for (let k = start; k < stop; k++) {
       const value = Math.max(-1, Math.min(1, hidden[k])), rest = Math.round(255 * (1 - Math.abs(value)));
-      fillRect(context, (k - start) * side, row * 12, side + 0.5, 10, value > 0 ? `rgb(255,${rest},${rest})` : `rgb(${rest},${rest},255)`);
+      const color = value > 0 ? `rgb(255, ${rest}, ${rest})` : `rgb(${rest}, ${rest}, 255)`;
+      fillRect(context, (k - start) * side, row * 12, side + 0.5, 10, color);
     }
   });
 }

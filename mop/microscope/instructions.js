@@ -92,9 +92,9 @@ export class Verifier {
     return copy;
   }
 
-  /** After a drop, whether or not something fell: look up where the objects are now. */
-  updateAfterDrop(world) {
-    for (const part of [this.a, this.b]) part?.updateAfterDrop(world);
+  /** Look up where the objects are now: after a drop, whether or not something fell, and after an edit. */
+  locate(world) {
+    for (const part of [this.a, this.b]) part?.locate(world);
     for (const targets of [this.targets, this.fixed]) targets?.update(world);
   }
 

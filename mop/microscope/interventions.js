@@ -12,7 +12,7 @@ export const GRAMMAR =
   "several of them joined by ' + ', all but none also with ' in PHASE' behind " +
   "(layer L, expert E, size S; T and V from 0 to 1)";
 
-// --- texts ---
+// --- texts -----------------------------------------------------------------------------------------------------------
 
 const WHOLE = "(?:0|[1-9][0-9]{0,8})";
 const LAYER = ` +(?<layer>${WHOLE})`, EXPERT = `${LAYER}\\.(?<expert>${WHOLE})`;
@@ -98,7 +98,7 @@ function numberText(value) {
   return value >= 1e-4 ? String(value) : value.toExponential().replace(/e-(\d)$/, "e-0$1");
 }
 
-// --- weights ---
+// --- weights ---------------------------------------------------------------------------------------------------------
 
 const TINY = 1e-30;  // where a router gives all but this to ablated experts, the rest shares it equally
 
@@ -113,13 +113,18 @@ function ablate(weights, isOut) {
   return rest.map((weight) => weight * scale);
 }
 
-/** Set the weights (E) of the experts of isSet (E) to `values` (E) of the sum and scale the rest, as Python's `clamp`. */
+/** Set the weights (E) of the experts of isSet (E) to `values` (E) of the sum; scale the rest, as Python's `clamp`. */
 function clamp(weights, isSet, values) {
   const share = values.reduce((sum, value) => sum + value, 0), total = sumOf(weights);
   if (isSet.every(Boolean) || share > 1) return weights.map((_, e) => Math.fround(values[e] / share) * total);
   const left = Math.fround(1 - share);
   const set = ablate(weights, isSet).map((weight) => weight * left);
   return set.map((weight, e) => weight + Math.fround(Math.fround(values[e]) * total));
+}
+
+/** Those that an intervention makes together, or it alone. */
+export function partsOf(intervention) {
+  return intervention.parts.length ? intervention.parts : [intervention];
 }
 
 /** Place of the largest weight, of equal ones the first. */
@@ -132,7 +137,7 @@ export class Gates {
    * weights of all steps without the intervention, for `shuffle`. Throws Error for what the policy does not have.
    */
   constructor(intervention, sizes, meanRouting, pool = null, seed = 0) {
-    this.parts = intervention.parts.length ? intervention.parts : [intervention];
+    this.parts = partsOf(intervention);
     this.parts.forEach((part) => checkPart(part, sizes));
     if (pool === null && this.parts.some((part) => part.kind === "shuffle")) {
       throw new Error("shuffle draws from the steps of the intact policy: run it in all worlds first");
@@ -231,7 +236,7 @@ function checkPart(part, sizes) {
   }
 }
 
-// --- memory ---
+// --- memory ----------------------------------------------------------------------------------------------------------
 
 /**
  * Keep, freeze or zero the states of experts of weight 0 after a step, by the variant; Float32Array (S).

@@ -19,9 +19,9 @@ from minigrid.envs.babyai.core.verifier import (
     PutNextInstr,
 )
 
-from mop.envs.babyai import World, solve_with_bot
+from mop.envs.babyai import World
+from mop.envs.bot_paths import BotPaths
 from mop.envs.geometry import cell_code
-from mop.envs.teacher import TeacherFailure
 
 LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase  # BabyAI has 38 codes
 WITHOUT_NUMBER = 2**20 - 1
@@ -32,18 +32,17 @@ _KINDS: dict[type[Instr], str] = {
 _PARTS = {"desc": "desc", "move": "desc_move", "fixed": "desc_fixed", "a": "instr_a", "b": "instr_b"}  # their fields
 
 
-def pack_worlds(task_id: str, seeds: Sequence[int], max_steps: int | None = None) -> dict:
+def pack_worlds(bot_paths: BotPaths, seeds: Sequence[int]) -> dict:
     """Pack the worlds of some seeds: {"palette": codes, "worlds": a dict for each seed}.
 
-    max_steps: the step limit of an episode, None for the task's own. `bot_steps` is the length of the bot's episode,
-    None where it fails.
+    bot_paths: of the task and step limit. `bot_steps` is the length of the bot's episode, None where it fails.
     """
-    world, palette = World(task_id, max_steps), []
-    return {"worlds": [_pack_world(world, seed, palette) for seed in seeds], "palette": palette}
+    world, palette = World(bot_paths.task_id, bot_paths.max_steps), []
+    return {"worlds": [_pack_world(world, seed, bot_paths.ask(seed), palette) for seed in seeds], "palette": palette}
 
 
-def _pack_world(world: World, seed: int, palette: list[int]) -> dict:
-    """Pack one world; adds to the palette what is not in it yet."""
+def _pack_world(world: World, seed: int, of_bot: int | str, palette: list[int]) -> dict:
+    """Pack one world; adds to the palette what is not in it yet. of_bot: of `BotPaths.ask`."""
     world.reset(seed)
     env, codes = world.env, (world.codes & WITHOUT_NUMBER).reshape(-1).tolist()
     palette += sorted(set(codes) - set(palette))
@@ -67,7 +66,7 @@ def _pack_world(world: World, seed: int, palette: list[int]) -> dict:
         "room_size": env.room_size,
         "num_rows": env.num_rows,
         "num_cols": env.num_cols,
-        "bot_steps": _bot_steps(world),  # the last: the bot walks through the world
+        "bot_steps": of_bot if isinstance(of_bot, int) else None,
     }
 
 
@@ -87,11 +86,3 @@ def _pack_description(description: ObjDesc) -> dict:
 
 def _code(thing) -> int:
     return cell_code(thing) & WITHOUT_NUMBER
-
-
-def _bot_steps(world: World) -> int | None:
-    """The length of the bot's episode in a world that has just begun; None where the bot fails."""
-    try:
-        return solve_with_bot(world)
-    except TeacherFailure:
-        return None

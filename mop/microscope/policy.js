@@ -16,7 +16,7 @@ const NUM_CODES = 11 * 6 * 3;  // of a cell: (type * 6 + colour) * 3 + state
 const NUM_ENCODED = CATEGORIES.length * NUM_CELLS;  // integers of the image
 const NORM_EPS = 1e-5;  // of torch.nn.LayerNorm
 
-// --- parts of a layer ---
+// --- parts of a layer ------------------------------------------------------------------------------------------------
 
 /** torch.nn.GRU with one layer, one step at a time. */
 class GRU {
@@ -102,7 +102,7 @@ class MoELayer {
   }
 }
 
-// --- input projections ---
+// --- input projections -----------------------------------------------------------------------------------------------
 
 /** Code of a cell of an observation, from its type, colour and state. */
 function checkedCode(obs, cell) {
@@ -212,7 +212,7 @@ class LinearProjection {
   }
 }
 
-// --- the policy ---
+// --- the policy ------------------------------------------------------------------------------------------------------
 
 /** Layered parameter cost of a step: sum over layers and experts of weight x size^2. routing, sizes: L lists of E_l. */
 export function lpc(routing, sizes) {

@@ -1,42 +1,43 @@
 // A policy in worlds: an episode that is played as far as one looks at it, and many episodes at once.
 //
-// An episode is a world, a policy, and what was changed: an intervention on the routers, edits of the world, and actions
-// of a hand in the place of the policy's, each at its step. The same changes give the same episode.
+// An episode is a world, a policy, and what was changed: an intervention on the routers, edits of the world, and
+// actions of a hand in the place of the policy's, each at its step. The same changes give the same episode.
 
-import { Gates, applyMemory, parse } from "./interventions.js";
-import { Policy, lpc } from "./policy.js";
+import { ACTION_NAMES } from "./geometry.js";
+import { Gates, VARIANTS, applyMemory, parse } from "./interventions.js";
 import { argmax, softmax } from "./numbers.js";
+import { lpc } from "./policy.js";
 import { World } from "./world.js";
 
 /** What acts: a policy under an intervention. phases: of the file, for "in PHASE". */
 export class Actor {
   /** what: text of an intervention; memory: one of VARIANTS; pool: see `Gates`. Throws Error for a bad text. */
   constructor(policy, packed, phases, what = "none", memory = "gate-only", pool = null) {
-    Object.assign(this, { policy, phases, memory });
-    this.intervention = parse(what);
-    this.isIntact = this.intervention.kind === "none";
-    const { phase } = this.intervention;
+    const intervention = parse(what), { phase } = intervention;
+    if (!VARIANTS.includes(memory)) throw new Error(`the memory is one of ${VARIANTS.join(", ")}`);
     if (phase !== null && !phases.labels.includes(phase)) {
       throw new Error(`the phases here are ${phases.labels.join(", ")}; not ${phase}`);
     }
-    this.gates = this.isIntact ? null : new Gates(this.intervention, policy.sizes, packed.mean_routing, pool);
+    const gates = new Gates(intervention, policy.sizes, packed.mean_routing, pool);
+    Object.assign(this, { policy, phases, phase, memory, gates });
   }
 
   /** One step: of `Policy.step`, with the observation and the action that the policy would take. */
-  act(world, hidden, episode = 0) {
-    const obs = world.observe();
-    const { phase } = this.intervention;
-    const isOn = !this.isIntact && (phase === null || this.phases.of(world) === phase);
-    const gate = isOn ? this.gates.at(episode, world.steps, true) : null;
+  act(world, hidden, episode) {
+    const obs = world.observe(), isOn = this.phase === null || this.phases.of(world) === this.phase;
+    const gate = this.gates.at(episode, world.steps, isOn);
     const answer = this.policy.step(obs, this.policy.lang(world.mission), hidden, gate);
-    if (isOn) answer.hidden = applyMemory(this.memory, this.policy, answer.routing, hidden, answer.hidden);
+    if (gate !== null) answer.hidden = applyMemory(this.memory, this.policy, answer.routing, hidden, answer.hidden);
     return { ...answer, obs, action: argmax(answer.logits) };
   }
 }
 
+const EDITS = { remove: 2, put: 3, move: 4, setDoor: 3, moveAgent: 3, setMission: 1 }; // how many arguments each has
+
 /** Change a world in one of the ways of `World`; edit: [name of its method, ...arguments]. */
-export function applyEdit(world, [name, ...values]) {
-  if (!["remove", "put", "setDoor", "moveAgent", "setMission"].includes(name)) throw new Error(`no edit ${name}`);
+function applyEdit(world, [name, ...values]) {
+  const isWhole = name === "setMission" ? typeof values[0] === "string" : values.every(Number.isInteger);
+  if (!Object.hasOwn(EDITS, name) || values.length !== EDITS[name] || !isWhole) throw new Error(`${name} is no edit`);
   world[name](...values);
   if (name === "setMission") world.begin();
 }
@@ -44,37 +45,33 @@ export function applyEdit(world, [name, ...values]) {
 /**
  * An episode of which any state can be looked at; it plays on as far as it is asked to.
  *
- * edits: [[t, name, ...arguments]]; hands: Map of t -> action that is taken in the policy's place.
+ * edits: [[t, name, ...arguments]]; hands: [[t, action]], actions that are taken in the policy's place.
  */
 export class Episode {
-  constructor(actor, start, palette, number, edits = [], hands = new Map()) {
-    Object.assign(this, { actor, number, edits, hands });
-    this.states = []; // t -> {world, before (S), logits, routing, hidden, obs, action, chosen, probabilities, cost, phase}
+  constructor(actor, start, palette, number, edits = [], hands = []) {
+    const known = hands.every(([t, action]) => Number.isInteger(t) && ACTION_NAMES[action] !== undefined);
+    if (!known) throw new Error(`a hand acts by [step, action], the action from 0 to ${ACTION_NAMES.length - 1}`);
+    Object.assign(this, { actor, number, edits, hands: new Map(hands) });
+    this.states = []; // t -> {world, before (S), logits, routing, hidden, obs, action, chosen, probabilities, ...}
     this.world = new World(start, palette);
     this.hidden = actor.policy.zeroHidden();
-    this.limit = this.world.maxSteps;
   }
-
-  get isOver() { return this.world.terminated || this.world.truncated; }
 
   /** The state at step t, or the last one: of the last no action was taken. */
   at(t) {
-    while (this.states.length <= t && !this.isEnded) this.advance();
+    while (this.states.length <= t && !this.states.at(-1)?.isLast) this.advance();
     return this.states[Math.min(t, this.states.length - 1)];
   }
 
   /** Number of actions of the whole episode. */
   get length() {
-    this.at(Infinity);
-    return this.states.length - 1;
+    return this.at(Infinity).t;
   }
-
-  get isEnded() { return this.states.length > 0 && this.states.at(-1).isLast; }
 
   advance() {
     const { world, hidden, actor } = this, t = this.states.length;
     for (const [when, ...edit] of this.edits) if (when === t) applyEdit(world, edit);
-    const answer = actor.act(world, hidden, this.number), isLast = this.isOver;
+    const answer = actor.act(world, hidden, this.number), isLast = world.isOver;
     const chosen = this.hands.get(t) ?? answer.action;
     this.states.push({
       ...answer, t, chosen, isLast, before: hidden, world: world.clone(), phase: actor.phases.of(world),
@@ -86,33 +83,32 @@ export class Episode {
   }
 }
 
-/** Play a world from a state on, without keeping its steps; returns the world at its end. */
-export function playOn(actor, world, hidden, episode = 0, mostSteps = Infinity) {
-  for (let taken = 0; !world.terminated && !world.truncated && taken < mostSteps; taken++) {
+/**
+ * Play a world from a state on, without keeping its steps; returns the world at its end.
+ *
+ * see: called with (answer, world) at every step, before its action.
+ */
+export function playOn(actor, world, hidden, episode, see = null) {
+  while (!world.isOver) {
     const answer = actor.act(world, hidden, episode);
+    if (see !== null) see(answer, world);
     hidden = answer.hidden;
     world.step(answer.action);
   }
   return world;
 }
 
-/**
- * Play an episode in a world; returns {success, steps, phase (of its last state), costs (mean LPC), byPhase}.
- *
- * see: called with (t, answer, world) at every step, before its action.
- */
-export function playWorld(actor, start, palette, episode, see = null) {
-  const world = new World(start, palette), { sizes } = actor.policy;
-  let hidden = actor.policy.zeroHidden(), cost = 0, phase = "";
-  while (!world.terminated && !world.truncated) {
+/** Play an episode; returns {success, steps, phase (of the last action), cost (mean LPC)}. see: as `playOn`. */
+export function playWorld(actor, start, palette, episode, see) {
+  let cost = 0, phase = "";
+  const note = (answer, world) => {
+    see(answer, world);
     phase = actor.phases.of(world);
-    const answer = actor.act(world, hidden, episode);
-    if (see !== null) see(world.steps, answer, world);
-    cost += lpc(answer.routing, sizes);
-    hidden = answer.hidden;
-    world.step(answer.action);
-  }
-  return { success: world.success, steps: world.steps, phase, cost: cost / world.steps };
+    cost += lpc(answer.routing, actor.policy.sizes);
+  };
+  const hidden = actor.policy.zeroHidden();
+  const { success, steps } = playOn(actor, new World(start, palette), hidden, episode, note);
+  return { success, steps, phase, cost: cost / steps };
 }
 
 /** Numbers from 0 to 1 that look random and are the same each time (mulberry32). */

@@ -4,7 +4,7 @@ import { Phases } from "./phases.js";
 import { Policy } from "./policy.js";
 import { Actor, playWorld } from "./rollouts.js";
 
-/** Play all worlds under an intervention; `runner` of a file answers the same question once. */
+/** Plays all worlds of a file under an intervention. */
 export class Runner {
   /** content: of document.py. */
   constructor(content) {
@@ -25,15 +25,16 @@ export class Runner {
     const actor = new Actor(player, packed, this.phases, what, memory, pool);
     const world = [], t = [], weights = player.sizes.map(() => []);
     const outcomes = worlds.map((start, k) => {
-      const outcome = playWorld(actor, start, palette, k, (step, answer) => {
+      const outcome = playWorld(actor, start, palette, k, (answer, { steps }) => {
         world.push(k);
-        t.push(step);
+        t.push(steps);
         answer.routing.forEach((ofLayer, layer) => weights[layer].push(...ofLayer));
       });
       progress(k + 1);
       return outcome;
     });
-    return { outcomes, world: Int32Array.from(world), t: Int32Array.from(t), weights: weights.map((of) => Float32Array.from(of)) };
+    const taken = { world: Int32Array.from(world), t: Int32Array.from(t) };
+    return { outcomes, ...taken, weights: weights.map((ofLayer) => Float32Array.from(ofLayer)) };
   }
 
   /** The weights of all steps of the intact policy. */
@@ -73,11 +74,9 @@ export function extremeSteps(result, layer, expert, order, count) {
   for (let k = 0; k < result.world.length; k++) {
     const weight = weights[k * size + expert], isFirst = result.t[k] === 0;
     const change = isFirst ? 0 : Math.abs(weight - weights[(k - 1) * size + expert]);
-    const score = order === "most" ? weight : order === "least" ? -weight : change;
-    const known = best.get(result.world[k]);
-    if (known === undefined || score > known.score) {
-      best.set(result.world[k], { world: result.world[k], t: result.t[k], score, value: order === "change" ? change : weight });
-    }
+    const score = { most: weight, least: -weight, change }[order], world = result.world[k];
+    if (best.has(world) && score <= best.get(world).score) continue;
+    best.set(world, { world, t: result.t[k], score, value: order === "change" ? change : weight });
   }
   return [...best.values()].sort((one, other) => other.score - one.score).slice(0, count);
 }

@@ -24,35 +24,31 @@ export function findCauses(episode, t) {
   const causes = [];
   const judge = (about, world, hidden) => {
     const answer = actor.act(world, hidden, episode.number);
-    const end = playOn(actor, world.clone(), hidden, episode.number, episode.limit);
+    const end = playOn(actor, world, hidden, episode.number);
     const size = totalVariation(state.probabilities, softmax(answer.logits));
     causes.push({ ...about, size, action: answer.action, success: end.success, steps: end.steps });
   };
   for (const { x, y, code } of state.world.things()) {
     const world = state.world.clone();
-    world.change(x, y, EMPTY);
+    world.change(x, y, EMPTY); // not `remove`, which leaves the outermost cells as they are
     judge({ kind: "thing", name: describe(code), x, y }, world, state.before);
   }
   if (state.world.carried !== EMPTY) {
     const world = state.world.clone();
-    world.carried = EMPTY;
-    world.firstView = null;
+    world.emptyHand();
     judge({ kind: "carried", name: describe(state.world.carried), x: world.x, y: world.y }, world, state.before);
   }
   for (let back = 1; back <= Math.min(NUM_REMEMBERED, t); back++) {
-    judge({ kind: "memory", name: `step ${t - back}`, t: t - back }, state.world.clone(), hiddenWithout(episode, t, t - back));
+    const left = t - back;
+    judge({ kind: "memory", name: `step ${left}`, t: left }, state.world.clone(), hiddenWithout(episode, t, left));
   }
   return causes.sort((one, other) => other.size - one.size);
 }
 
-/** The hidden state before step t, had the policy not seen step `left`: its memory stays as it was through that step. */
+/** The hidden state before step t, had the policy not seen step `left`: through that one, its memory stays. */
 function hiddenWithout(episode, t, left) {
-  const { policy } = episode.actor;
   let hidden = episode.at(left).before;
-  for (let k = left + 1; k < t; k++) {
-    const { obs, world } = episode.at(k);
-    hidden = policy.step(obs, policy.lang(world.mission), hidden).hidden;
-  }
+  for (let k = left + 1; k < t; k++) hidden = episode.actor.act(episode.at(k).world, hidden, episode.number).hidden;
   return hidden;
 }
 

@@ -3,7 +3,7 @@
 import { BOX, CLOSED, DIRECTIONS, DOOR, EMPTY, KEY, LOCKED, OPEN, VIEW_CELLS, WALL } from "./geometry.js";
 import { DROP, FORWARD, PICK_UP, TOGGLE, TURN_LEFT, TURN_RIGHT } from "./geometry.js";
 import { codeColor, codeKind, codeNumber, codeState, describe, isDoor, isEnterable, isPortable } from "./geometry.js";
-import { lookAhead, makeCode, observe } from "./geometry.js";
+import { COLOR_NAMES, STATE_NAMES, lookAhead, makeCode, observe } from "./geometry.js";
 import { Verifier, parseMission } from "./instructions.js";
 
 const CELL_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"; // as pack_worlds.py
@@ -105,6 +105,10 @@ export class World {
     return found;
   }
 
+  get isOver() {
+    return this.terminated || this.truncated;
+  }
+
   /** Execute an action: an index into ACTION_NAMES. A strict mission terminates without success when it fails. */
   step(action) {
     const at = this.index(...this.front());
@@ -114,7 +118,7 @@ export class World {
     this.act(action, at);
     this.truncated = this.steps >= this.maxSteps;
     this.noteEvents(before, this.codes[at], held);
-    if (action === DROP) this.verifier.updateAfterDrop(this);
+    if (action === DROP) this.verifier.locate(this);
     const status = this.verifier.verify(this, action);
     this.terminated = status !== "continue";
     this.success = status === "success";
@@ -163,15 +167,33 @@ export class World {
 
   /** Put a new object, of a code without a number, into an empty cell. */
   put(x, y, code) {
-    this.checkInside(x, y);
-    if (this.at(x, y) !== EMPTY) throw new Error(`there is something at ${x}, ${y}: ${describe(this.at(x, y))}`);
-    if (x === this.x && y === this.y) throw new Error(`the agent stands at ${x}, ${y}`);
+    const isThing = isPortable(code) || codeKind(code) === DOOR;
+    if (!isThing || !(codeColor(code) in COLOR_NAMES) || !(codeState(code) in STATE_NAMES)) {
+      throw new Error(`${code} is no thing`);
+    }
+    this.checkFree(x, y);
     this.change(x, y, this.number(code));
+  }
+
+  /** Move a thing to an empty cell: it stays the thing that the mission may mean, with what it holds. */
+  move(x, y, toX, toY) {
+    this.checkInside(x, y);
+    const code = this.at(x, y);
+    if (code === EMPTY || codeKind(code) === WALL) throw new Error(`there is no thing at ${x}, ${y}`);
+    this.checkFree(toX, toY);
+    this.change(x, y, EMPTY);
+    this.change(toX, toY, code);
+  }
+
+  /** Take away what is carried. */
+  emptyHand() {
+    Object.assign(this, { carried: EMPTY, firstView: null });
   }
 
   /** Set the state of a door: 0 open, 1 closed, 2 locked. */
   setDoor(x, y, state) {
     if (codeKind(this.at(x, y)) !== DOOR) throw new Error(`there is no door at ${x}, ${y}`);
+    if (!(state in STATE_NAMES)) throw new Error(`${state} is no state of a door`);
     if (x === this.x && y === this.y && state !== OPEN) throw new Error(`the agent stands in the door at ${x}, ${y}`);
     this.change(x, y, withState(this.at(x, y), state));
   }
@@ -179,6 +201,7 @@ export class World {
   /** Move the agent to an empty cell or into an open door. */
   moveAgent(x, y, direction) {
     this.checkInside(x, y);
+    if (!(direction in DIRECTIONS)) throw new Error(`${direction} is no direction`);
     const code = this.at(x, y);
     if (!isEnterable(code)) throw new Error(`the agent cannot stand at ${x}, ${y}: ${describe(code)}`);
     Object.assign(this, { x, y, direction, firstView: null });
@@ -193,6 +216,13 @@ export class World {
   change(x, y, code) {
     this.codes[this.index(x, y)] = code;
     this.firstView = null;
+    this.verifier.locate(this);
+  }
+
+  checkFree(x, y) {
+    this.checkInside(x, y);
+    if (this.at(x, y) !== EMPTY) throw new Error(`there is something at ${x}, ${y}: ${describe(this.at(x, y))}`);
+    if (x === this.x && y === this.y) throw new Error(`the agent stands at ${x}, ${y}`);
   }
 
   checkInside(x, y) {

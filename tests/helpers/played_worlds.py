@@ -17,14 +17,14 @@ from minigrid.core.constants import OBJECT_TO_IDX
 from mop.analysis.groups import GROUPINGS
 from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.envs.babyai import NUM_ACTIONS, World
+from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import episode_context
 from mop.envs.geometry import DOOR, EMPTY, code_kind
 from mop.envs.teacher import TeacherFailure
-from mop.microscope import pack_worlds as packing
+from mop.microscope.pack_worlds import WITHOUT_NUMBER, pack_worlds
 
 MODULES = ("geometry", "instructions", "world", "phases")
 KEY, BALL, BOX = (OBJECT_TO_IDX[name] for name in ("key", "ball", "box"))
-WITHOUT_NUMBER = 2**20 - 1
 SHARES = (0.0, 0.15, 0.5, 1.0)  # of the actions that are not the bot's
 EVENTS = ("t_pick", "t_opened", "t_unlocked", "t_drop")
 TAIL = 11  # numbers at the end of a row: x, y, direction, carried, three of the end, four events
@@ -66,8 +66,8 @@ function play({ palette, worlds }, actions) {
 def pack(task_id: str, seeds: Sequence[int], max_steps: int | None = None) -> dict:
     """Pack worlds without the bot's episodes, which take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_bot_steps", lambda world: None)
-        return packing.pack_worlds(task_id, seeds, max_steps)
+        patch.setattr(BotPaths, "ask", lambda bot_paths, seed: "not asked")
+        return pack_worlds(BotPaths(task_id, max_steps, None), seeds)
 
 
 @dataclass

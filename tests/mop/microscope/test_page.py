@@ -119,7 +119,20 @@ def test_the_address_makes_the_same_again(browser, file):
         assert visit.page.input_value("#world") == "1"
 
 
-@pytest.mark.parametrize("address", ["#world=99&t=x", "#what=nonsense", '#edits=[[0,"constructor"]]', "#hands={"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "#world=99&t=x",
+        "#what=nonsense",
+        '#edits=[[0,"constructor"]]',
+        '#edits=[[5,"constructor"]]',
+        "#hands={",
+        "#hands=[[0,99]]",
+        "#memory=none",
+        '#edits=[[0,"put",1,1,99]]',
+        '#edits=[[1,"moveAgent",1,1,7]]',
+    ],
+)
 def test_an_address_that_asks_for_nonsense_does_no_harm(browser, file, address):
     with Visit(browser, file, address) as visit:
         visit.press(".")
@@ -180,6 +193,44 @@ def test_why_is_what_the_policy_does_without_the_thing(browser, file):
         )
         assert len(told) > 10
         assert all(map(all, told))
+
+
+def test_why_remembers_as_the_changed_policy_does(browser, file):
+    """Where an expert's memory is set to zero, no step that is forgotten brings it back."""
+    with Visit(browser, file, "#what=lesion+2.2&memory=zeroed") as visit:
+        sums = visit.page.evaluate(
+            """() => {
+              const [start, stop] = policies[0].layout["expert_2_2"];
+              const sum = (hidden) => hidden.slice(start, stop).reduce((total, unit) => total + Math.abs(unit), 0);
+              return pair.map((episode) => [1, 2, 3, 4].map((back) => sum(hiddenWithout(episode, 6, 6 - back))));
+            }"""
+        )
+    assert all(total > 0 for total in sums[0]) and sums[1] == [0, 0, 0, 0]
+
+
+def test_the_mission_knows_where_the_things_are_that_were_moved_or_removed(browser, file):
+    """A thing that is moved is still the one that is meant; where one is gone, the agent has not gone to it."""
+    with Visit(browser, file) as visit:
+        ends = visit.page.evaluate(
+            """() => {
+              const ends = content.worlds.map((start) => {
+                const world = new World(start, content.palette), { x, y } = matches(world.instruction.desc, world)[0];
+                while (world.at(...world.front()) !== EMPTY) world.direction = (world.direction + 1) % 4;
+                const front = world.front(), isPicked = world.clone();
+                isPicked.move(x, y, ...front);
+                isPicked.step(PICK_UP);
+                world.setMission(world.mission.replace("pick up", "go to"));
+                world.begin();
+                world.move(x, y, ...front);
+                const isGone = world.clone();
+                isGone.remove(...front);
+                for (const one of [world, isGone]) one.step(6);
+                return [isPicked.success, world.success, isGone.success];
+              });
+              return ends;
+            }"""
+        )
+    assert ends == [[True, True, False]] * NUM_WORLDS
 
 
 def test_steps_of_an_expert_open_where_they_are(browser, file):

@@ -1,0 +1,158 @@
+// Questions to all worlds of the file: what an intervention changes, at which steps an expert matters, a tour.
+
+import { START, choose, chosen, content, element, intactEpisode, other } from "./choosing.js";
+import { phases, pools, tell } from "./choosing.js";
+import { drawWorld, prepareCanvas } from "./draw.js";
+import { ACTION_NAMES } from "./geometry.js";
+import { pairedDifference } from "./rollouts.js";
+import { extremeSteps } from "./runner.js";
+import { made, percent } from "./showing.js";
+
+const NUM_STEPS = 20; // that are shown of an expert
+const NUM_LINKS = 30; // to worlds
+
+const answers = new Map(); // question -> promise of its result
+const waiting = [];
+let worker = null;
+
+/** Play all worlds, in a worker; the same question once. */
+async function runAll(policy, what = "none", memory = "gate-only") {
+  const asked = { policy, what, memory }, name = JSON.stringify(asked);
+  if (!answers.has(name)) answers.set(name, ask(asked));
+  try {
+    const result = await answers.get(name);
+    if (what === "none") pools[policy] ??= result.weights;
+    return result;
+  } catch (error) {
+    answers.delete(name);
+    throw error;
+  } finally {
+    element("progress").textContent = "";
+  }
+}
+
+function ask(asked) {
+  worker ??= startWorker();
+  return new Promise((resolve, reject) => worker.postMessage({ id: waiting.push({ resolve, reject }) - 1, asked }));
+}
+
+function startWorker() {
+  const source = `"use strict";${element("library").textContent}\nserve(self);`;
+  const started = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  started.postMessage({ content });
+  started.onmessage = ({ data: { id, done, result, error } }) => {
+    if (done !== undefined) element("progress").textContent = `${done} of ${content.worlds.length} worlds`;
+    else if (error !== undefined) waiting[id].reject(new Error(error));
+    else waiting[id].resolve(result);
+  };
+  return started;
+}
+
+// --- what an intervention changes ------------------------------------------------------------------------------------
+
+export async function showEffect() {
+  const { what, memory } = chosen;
+  try {
+    const before = await runAll(0);
+    if (other > 0) await runAll(other);
+    const after = await runAll(other, what, memory);
+    element("effect").replaceChildren(...effectLines(before.outcomes, after.outcomes, what));
+  } catch (error) {
+    tell(error.message);
+  }
+}
+
+function effectLines(before, after, what) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [solved, solvedAfter] = [before, after].map((outcomes) => outcomes.map(({ success }) => Number(success)));
+  const [cost, costAfter] = [before, after].map((outcomes) => mean(outcomes.map((outcome) => outcome.cost)).toFixed(0));
+  const worlds = [...before.keys()], { mean: change, low, high } = pairedDifference(solved, solvedAfter);
+  const lost = worlds.filter((k) => solved[k] > solvedAfter[k]);
+  const gained = worlds.filter((k) => solved[k] < solvedAfter[k]);
+  const same = worlds.filter((k) => before[k].success === content.policies[0].solved[k]).length;
+  const rates = [percent(mean(solved)), percent(mean(solvedAfter))], where = what === "none" ? "here" : `with ${what}`;
+  const ends = phases.labels.map((label) => [label, lost.filter((k) => after[k].phase === label).length]);
+  const told = ends.filter(([, count]) => count > 0).map((end) => end.join(" ")).join(", ");
+  return [
+    made("p", `success ${rates[0]} intact, ${rates[1]} ${where}, in ${before.length} worlds`),
+    made("p", `paired change ${percent(change)} (95 % interval ${percent(low)} to ${percent(high)})`),
+    made("p", `mean LPC ${cost}, then ${costAfter}`),
+    worldLinks(`${lost.length} lost: `, lost),
+    worldLinks(`${gained.length} gained: `, gained),
+    made("p", told && `lost ones end: ${told}`),
+    made("p", `intact, ${same} of ${before.length} end as they do in Python`, { className: "quiet" }),
+  ];
+}
+
+function worldLinks(title, worlds) {
+  const shown = made("p", title);
+  for (const world of worlds.slice(0, NUM_LINKS)) {
+    const link = made("a", world, { href: `#world=${world}` });
+    link.onclick = (event) => {
+      event.preventDefault();
+      choose({ world, t: 0, edits: [], hands: [] });
+    };
+    shown.append(link, " ");
+  }
+  return shown;
+}
+
+// --- the steps of an expert ------------------------------------------------------------------------------------------
+
+/** The steps over all worlds at which an expert has most weight (least, the largest change), to be opened. */
+export async function showSteps() {
+  const [layer, expert] = element("expert").value.split(".").map(Number);
+  const found = extremeSteps(await runAll(0), layer, expert, element("order").value, NUM_STEPS);
+  element("steps").replaceChildren(...found.map(stepButton));
+}
+
+function stepButton({ world, t, value }) {
+  const button = made("button", ""), canvas = made("canvas", ""), state = intactEpisode(world).at(t);
+  const side = Math.max(3, Math.floor(110 / state.world.width));
+  drawWorld(prepareCanvas(canvas, side * state.world.width, side * state.world.height), state.world, side);
+  button.append(canvas, `${value.toFixed(2)} ${ACTION_NAMES[state.action]}`);
+  button.title = `world ${world}, step ${t}: ${state.world.mission}`;
+  button.onclick = () => choose({ world, t, edits: [], hands: [] });
+  return button;
+}
+
+// --- interventions of a button ---------------------------------------------------------------------------------------
+
+/** Leave out the expert with the largest mean weight of those that have others beside them; "none": there are none. */
+export function mostUsed() {
+  const several = content.policies[other].mean_routing.map((means) => (means.length > 1 ? means : []));
+  const most = Math.max(...several.flat()), layer = several.findIndex((means) => means.includes(most));
+  return layer < 0 ? "none" : `lesion ${layer}.${several[layer].indexOf(most)}`;
+}
+
+export function uniformText() {
+  const layers = content.policies[other].names.map((names, layer) => (names.length > 1 ? `uniform ${layer}` : ""));
+  return layers.filter(Boolean).join(" + ") || "none";
+}
+
+// --- the tour --------------------------------------------------------------------------------------------------------
+
+let stopNumber = 0;
+
+/** Show the next of five things to see of this policy, found by playing its worlds. */
+export async function nextStop() {
+  const left = mostUsed(), { outcomes } = await runAll(0), after = (await runAll(other, left)).outcomes;
+  const first = Math.max(0, outcomes.findIndex(({ success }) => success));
+  const failed = outcomes.findIndex(({ success }) => !success);
+  const lost = outcomes.findIndex(({ success }, k) => success && !after[k].success);
+  const stops = [
+    ["An episode that it solves: the strips show the experts' weights, layer by layer. Press k.", { world: first }],
+    lost < 0
+      ? [`Without its most used expert (${left}), it solves every world that it solved.`, { world: 0, what: left }]
+      : [`Without its most used expert (${left}), it fails here. Play both.`, { world: lost, what: left }],
+    ["Why does it act so? What is framed matters now: the thicker, the more. On the right, what it would do without.",
+      { world: first, t: outcomes[first].steps - 1 }],
+    failed < 0
+      ? ["It solves all worlds of this file. With equal weights for all?", { world: first, what: uniformText() }]
+      : ["A world in which it fails: watch where it gets stuck.", { world: failed }],
+    ["Your turn: take over with the arrow keys, then Enter to hand back. Can it finish?", { world: first }],
+  ];
+  const place = stopNumber++ % stops.length, [text, changes] = stops[place];
+  choose({ ...START, ...changes });
+  tell(`${place + 1} of ${stops.length}: ${text}`);
+}

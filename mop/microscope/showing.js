@@ -1,0 +1,140 @@
+// What the page shows of the two episodes at the step that is chosen.
+
+import { chosen, content, element, goTo, lastStep, mine } from "./choosing.js";
+import { other, pair, policies, timer, toAddress } from "./choosing.js";
+import { drawHidden, drawStrip, drawWorld, prepareCanvas } from "./draw.js";
+import { ACTION_NAMES, EMPTY, describe } from "./geometry.js";
+import { partsOf, parse } from "./interventions.js";
+import { findCauses, tellCauses } from "./why.js";
+
+const STRIP_PX = 34; // height of a layer's strip
+const FEWEST_STEPS = 12; // that a strip has room for
+const IDLE_MS = 120; // after which nobody waits for the next step, and causes are looked for
+
+let causes = []; // of the action shown
+let search = null; // timer of the search for them
+
+export const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+/** An element with a text and other properties. */
+export function made(tag, text, properties = {}) {
+  return Object.assign(document.createElement(tag), { textContent: text }, properties);
+}
+
+export function show() {
+  const state = mine().at(chosen.t);
+  element("world").value = chosen.world;
+  if (document.activeElement !== element("mission")) element("mission").value = state.world.mission;
+  if (document.activeElement !== element("what")) element("what").value = chosen.what;
+  element("memory").value = chosen.memory;
+  Object.assign(element("time"), { max: lastStep(), value: chosen.t });
+  element("clock").textContent = `step ${chosen.t}`;
+  causes = [];
+  showWorlds();
+  showExperts(state);
+  showActions(state);
+  clearTimeout(search);
+  if (timer !== null) return;
+  search = setTimeout(showCauses, IDLE_MS);
+  toAddress();
+}
+
+// --- worlds ----------------------------------------------------------------------------------------------------------
+
+function showWorlds() {
+  for (const k of [0, 1]) element(`world${k}`).parentElement.hidden = k >= pair.length;
+  const width = element("pair").clientWidth / pair.length - 12;
+  pair.forEach((episode, k) => {
+    const state = episode.at(chosen.t), canvas = element(`world${k}`), { world } = state;
+    const side = Math.max(8, Math.floor(Math.min(width / world.width, (innerHeight - 270) / world.height)));
+    const context = prepareCanvas(canvas, side * world.width, side * world.height);
+    const trail = episode.states.slice(0, state.t + 1).map((past) => [past.world.x, past.world.y]);
+    drawWorld(context, world, side, episode === mine() ? causeMarks(side) : [], trail);
+    const about = `the agent at ${world.x}, ${world.y} in a world of ${world.width} x ${world.height}`;
+    canvas.setAttribute("aria-label", about);
+    element(`name${k}`).textContent = nameOf(k);
+    element(`caption${k}`).textContent = captionOf(state);
+  });
+}
+
+function nameOf(k) {
+  const names = content.policies.map(({ name }) => name);
+  if (pair.length === 1) return names[0];
+  if (k === 0) return `${names[0]}, intact`;
+  return [other > 0 ? names[other] : "changed", chosen.what].filter((word) => word !== "none").join(": ");
+}
+
+function captionOf({ world, isLast, t, chosen: taken, action, phase, cost }) {
+  const hand = world.carried === EMPTY ? "" : ` · carries the ${describe(world.carried)}`;
+  const bot = world.botSteps === null ? "" : ` (the bot needs ${world.botSteps})`;
+  if (isLast) return `${world.success ? "solved" : "not solved"} in ${t} steps${bot}${hand}`;
+  const would = taken === action ? "" : `; it would ${ACTION_NAMES[action]}`;
+  return `${phase}${hand} · next: ${ACTION_NAMES[taken]}${would} · LPC ${cost.toFixed(0)}`;
+}
+
+// --- experts and actions ---------------------------------------------------------------------------------------------
+
+function showExperts(state) {
+  const steps = mine().states.filter(({ isLast }) => !isLast), { names, hues } = content.policies[other];
+  names.forEach((ofLayer, layer) => {
+    const canvas = element(`strip${layer}`), width = canvas.clientWidth || 300;
+    const weights = steps.map(({ routing }) => routing[layer]);
+    const context = prepareCanvas(canvas, width, STRIP_PX);
+    drawStrip(context, width, STRIP_PX, weights, hues[layer], chosen.t, FEWEST_STEPS);
+    ofLayer.forEach((_, e) => showExpert(layer, e, state.routing[layer][e]));
+  });
+  const mean = steps.reduce((sum, { cost }) => sum + cost, 0) / steps.length;
+  element("cost").textContent = `LPC of this step ${state.cost.toFixed(0)}, mean of the episode ${mean.toFixed(0)}`;
+  if (element("memoryview").open) {
+    const { layout } = policies[other], width = element("experts").clientWidth;
+    const context = prepareCanvas(element("hidden"), width, 12 * Object.keys(layout).length);
+    drawHidden(context, width, layout, state.hidden);
+  }
+}
+
+/** The weight of an expert now; its slider stands where it is clamped, or at its mean. */
+function showExpert(layer, e, weight) {
+  const part = partsOf(parse(chosen.what)).find((one) => one.layer === layer && one.expert === e);
+  const mean = content.policies[other].mean_routing[layer][e];
+  element(`weight${layer}.${e}`).textContent = weight.toFixed(2);
+  element(`slider${layer}.${e}`).value = { clamp: part?.value, lesion: 0 }[part?.kind] ?? mean;
+  element(`out${layer}.${e}`).setAttribute("aria-pressed", part?.kind === "lesion");
+}
+
+/** Go to the step of a layer's strip that was clicked. */
+export function goToStrip({ offsetX, currentTarget }) {
+  goTo(Math.floor((offsetX / currentTarget.clientWidth) * Math.max(mine().length, FEWEST_STEPS)));
+}
+
+function showActions(state) {
+  const intact = pair[0].at(chosen.t).action;
+  element("actions").replaceChildren(...ACTION_NAMES.map((name, action) => {
+    const row = made("div", ""), place = made("span", ""), probability = state.probabilities[action];
+    const bar = made("i", "", { className: state.action === action && intact !== action ? "other" : "" });
+    bar.style.width = `${100 * probability}%`;
+    place.append(bar);
+    row.append(name, place, made("span", probability.toFixed(2)));
+    return row;
+  }));
+}
+
+// --- why -------------------------------------------------------------------------------------------------------------
+
+function showCauses() {
+  const state = mine().at(chosen.t);
+  causes = findCauses(mine(), chosen.t);
+  element("because").textContent = state.isLast ? "The episode is over." : tellCauses(state, causes);
+  element("causes").replaceChildren(...causes.slice(0, 8).map(({ kind, name, size, action, success, steps }) => {
+    const item = made("li", ""), where = { thing: "", carried: "in hand: ", memory: "seen at " }[kind];
+    const end = success ? `solved after ${steps}` : "not solved";
+    item.append(made("b", where + name), ` ${size.toFixed(2)}: without it ${ACTION_NAMES[action]}, ${end}`);
+    return item;
+  }));
+  showWorlds();
+}
+
+function causeMarks(side) {
+  return causes
+    .filter(({ kind, size }) => kind !== "memory" && size > 0.02)
+    .map(({ x, y, size }) => ({ x, y, width: Math.max(1, size * side * 0.25), color: "#ff9f1a" }));
+}
