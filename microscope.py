@@ -42,7 +42,7 @@ def main() -> int:
     path = Path(flags.out or RunKey.from_checkpoint(flags.checkpoint).artefacts(PLOTS_DIR) / "microscope.html")
     check_writable(path.parent, "--out")
     paths = [flags.checkpoint, *([flags.compare] if flags.compare else [])]
-    checkpoints = {path: load_for_evaluation(path) for path in paths}
+    checkpoints = [load_for_evaluation(path) for path in paths]
     with tqdm(total=flags.num_worlds * len(checkpoints), unit="world", leave=False, dynamic_ncols=True) as bar:
         page = microscope_document(
             checkpoints,

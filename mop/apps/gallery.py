@@ -100,8 +100,9 @@ def _write_microscope(run: Run, folder: Path, name: str) -> tuple[str, list[str]
     from mop.microscope.document import microscope_document
 
     try:
-        checkpoints = {run.checkpoint.as_posix(): load_for_evaluation(run.checkpoint)}
-        page = microscope_document(checkpoints, run.key.task_id, _NUM_WORLDS, cache_dir=run.cache_dir)
+        page = microscope_document(
+            [load_for_evaluation(run.checkpoint)], run.key.task_id, _NUM_WORLDS, cache_dir=run.cache_dir
+        )
     except InputError as error:
         return "", [f"Microscope: {error}"]
     _write(folder / (file_name := f"{name.removesuffix('.html')}_microscope.html"), page)

@@ -160,7 +160,7 @@ def evaluate_bot(
 
 
 def load_for_evaluation(path: str | Path) -> dict:
-    """Load a checkpoint with its number of updates, None if the file does not say."""
+    """Load a checkpoint with its `path` and its number of updates, None if the file does not say."""
     checkpoint = load_checkpoint(path)
     kind = checkpoint["config"].get("kind")  # a policy has none
     if kind is not None:
@@ -170,7 +170,7 @@ def load_for_evaluation(path: str | Path) -> dict:
         raise InputError(f"{path}: 'update' must be a number of updates, not {shown(update)}")
     with reading(path, "checkpoint"):
         policy_from_checkpoint(checkpoint)  # what does not fit is refused here, where the file is known
-    return checkpoint | {"update": update}
+    return checkpoint | {"path": Path(path).as_posix(), "update": update}
 
 
 def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEncoder:
@@ -178,9 +178,12 @@ def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEnco
 
     Checkpoints made elsewhere name none and used DistilBERT.
     """
-    config = checkpoint["config"]
-    encoder = _load_encoder_once(config.get("lang_encoder", DEFAULT_MODEL), location)
-    encoder.check_fingerprint(config.get("encoder_fingerprint"))
+    config, path = checkpoint["config"], checkpoint.get("path")
+    try:
+        encoder = _load_encoder_once(config.get("lang_encoder", DEFAULT_MODEL), location)
+        encoder.check_fingerprint(config.get("encoder_fingerprint"))
+    except InputError as error:
+        raise InputError(str(error) if path is None else f"{path}: {error}") from error
     return encoder
 
 

@@ -33,7 +33,7 @@ def _as_script(module: str) -> str:
 
 
 def microscope_document(
-    checkpoints: Mapping[str, Mapping],
+    checkpoints: Sequence[Mapping],
     task_id: str | None = None,
     num_worlds: int = 200,
     eval_seed: int = 0,
@@ -43,11 +43,11 @@ def microscope_document(
 ) -> str:
     """Write the HTML of one policy, or of two to be compared, in the same worlds.
 
-    checkpoints: of `load_for_evaluation`, by their paths; task_id: default, the first policy's own; the worlds are the
+    checkpoints: of `load_for_evaluation`; task_id: default, the first policy's own; the worlds are the
     first `num_worlds` from `eval_seed` on that the bot solves, as an evaluation plays them; cache_dir: where the bot's
     own results are kept.
     """
-    config = next(iter(checkpoints.values()))["config"]
+    config = checkpoints[0]["config"]
     own = [name for name, _ in tasks_of(config)]
     task_id = own[0] if task_id is None else task_id
     bot_paths = BotPaths(task_id, config.get("max_steps") if task_id in own else None, cache_dir)
@@ -55,19 +55,17 @@ def microscope_document(
     packed = pack_worlds(bot_paths, seeds)
     missions = sorted({world["mission"] for world in packed["worlds"]})
     policies = []
-    for path, checkpoint in checkpoints.items():
+    for checkpoint in checkpoints:
         encoder = encoder_for(checkpoint, lang_encoder)
         found = evaluate(checkpoint, encoder, bot_paths, num_worlds, eval_seed, progress=progress, with_phases=False)
-        policies.append(_packed(path, checkpoint, encoder, missions, found))
+        policies.append(_packed(checkpoint, encoder, missions, found))
     title = f"{task_name(task_id)}: {' and '.join(policy['name'] for policy in policies)}"
     success = " and ".join(f"{np.mean(policy['solved']):.1%} solved" for policy in policies)
     about = f"{success} of {len(seeds)} worlds, greedy, from seed {eval_seed} on"
     return join_page(title, {**packed, "about": about, "policies": policies})
 
 
-def _packed(
-    path: str, checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str], found: Evaluation
-) -> dict:
+def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str], found: Evaluation) -> dict:
     """Pack a policy with what the page says of it, and how its episodes end in Python."""
     assert found.steps is not None, "recorded"
     routing = found.steps.layer_routing or []
@@ -79,7 +77,7 @@ def _packed(
     return {
         **packed,
         "name": run_name(about, with_task=False),
-        "path": Path(path).as_posix(),
+        "path": checkpoint["path"],
         "names": [[short_name(name) for name in names] for names in expert_names(header, routing)],
         "hues": expert_hues(header, routing),
         "solved": [bool(episode["success"]) for episode in found.episodes],

@@ -28,7 +28,7 @@ def place(tmp_path_factory):
 def file(place):
     path = place / "page.html"
     path.write_text(
-        microscope_document({str(MIXTURE): load_for_evaluation(MIXTURE)}, num_worlds=NUM_WORLDS, cache_dir=str(place)),
+        microscope_document([load_for_evaluation(MIXTURE)], num_worlds=NUM_WORLDS, cache_dir=str(place)),
         "utf-8",
     )
     return path
