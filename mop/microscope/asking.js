@@ -1,12 +1,12 @@
 // Questions to all worlds of the file: what an intervention changes, at which steps an expert matters, a tour.
 
-import { START, choose, chosen, content, element, intactEpisode, other } from "./choosing.js";
+import { BEGUN, START, choose, chosen, content, element, intactEpisode, other } from "./choosing.js";
 import { phases, pools, tell } from "./choosing.js";
 import { drawWorld, prepareCanvas } from "./draw.js";
 import { ACTION_NAMES } from "./geometry.js";
 import { pairedDifference } from "./rollouts.js";
 import { extremeSteps } from "./runner.js";
-import { made, percent } from "./showing.js";
+import { linkTo, made, percent } from "./showing.js";
 
 const NUM_STEPS = 20; // that are shown of an expert
 const NUM_LINKS = 30; // to worlds
@@ -51,7 +51,7 @@ function startWorker() {
 // --- what an intervention changes ------------------------------------------------------------------------------------
 
 export async function showEffect() {
-  const { what, memory } = chosen;
+  const { intervention: what, memory } = chosen;
   try {
     const before = await runAll(0);
     if (other > 0) await runAll(other);
@@ -86,14 +86,7 @@ function effectLines(before, after, what) {
 
 function worldLinks(title, worlds) {
   const shown = made("p", title);
-  for (const world of worlds.slice(0, NUM_LINKS)) {
-    const link = made("a", world, { href: `#world=${world}` });
-    link.onclick = (event) => {
-      event.preventDefault();
-      choose({ world, t: 0, edits: [], hands: [] });
-    };
-    shown.append(link, " ");
-  }
+  for (const world of worlds.slice(0, NUM_LINKS)) shown.append(linkTo({ ...BEGUN, world }, world), " ");
   return shown;
 }
 
@@ -103,17 +96,15 @@ function worldLinks(title, worlds) {
 export async function showSteps() {
   const [layer, expert] = element("expert").value.split(".").map(Number);
   const found = extremeSteps(await runAll(0), layer, expert, element("order").value, NUM_STEPS);
-  element("steps").replaceChildren(...found.map(stepButton));
+  element("steps").replaceChildren(...found.map(stepLink));
 }
 
-function stepButton({ world, t, value }) {
-  const button = made("button", ""), canvas = made("canvas", ""), state = intactEpisode(world).at(t);
-  const side = Math.max(3, Math.floor(110 / state.world.width));
+function stepLink({ world, t, value }) {
+  const canvas = made("canvas", ""), state = intactEpisode(world).at(t), side = Math.floor(110 / state.world.width);
   drawWorld(prepareCanvas(canvas, side * state.world.width, side * state.world.height), state.world, side);
-  button.append(canvas, `${value.toFixed(2)} ${ACTION_NAMES[state.action]}`);
-  button.title = `world ${world}, step ${t}: ${state.world.mission}`;
-  button.onclick = () => choose({ world, t, edits: [], hands: [] });
-  return button;
+  const link = linkTo({ ...BEGUN, world, step: t }, canvas, `${value.toFixed(2)} ${ACTION_NAMES[state.action]}`);
+  link.title = `world ${world}, step ${t}: ${state.world.mission}`;
+  return link;
 }
 
 // --- interventions of a button ---------------------------------------------------------------------------------------
@@ -143,12 +134,12 @@ export async function nextStop() {
   const stops = [
     ["An episode that it solves: the strips show the experts' weights, layer by layer. Press k.", { world: first }],
     lost < 0
-      ? [`Without its most used expert (${left}), it solves every world that it solved.`, { world: 0, what: left }]
-      : [`Without its most used expert (${left}), it fails here. Play both.`, { world: lost, what: left }],
+      ? [`Without its most used expert (${left}), it solves every world that it solved.`, { world: 0, intervention: left }]
+      : [`Without its most used expert (${left}), it fails here. Play both.`, { world: lost, intervention: left }],
     ["Why does it act so? What is framed matters now: the thicker, the more. On the right, what it would do without.",
-      { world: first, t: outcomes[first].steps - 1 }],
+      { world: first, step: outcomes[first].steps - 1 }],
     failed < 0
-      ? ["It solves all worlds of this file. With equal weights for all?", { world: first, what: uniformText() }]
+      ? ["It solves all worlds of this file. With equal weights for all?", { world: first, intervention: uniformText() }]
       : ["A world in which it fails: watch where it gets stuck.", { world: failed }],
     ["Your turn: take over with the arrow keys, then Enter to hand back. Can it finish?", { world: first }],
   ];

@@ -11,9 +11,10 @@ import { show } from "./showing.js";
 export const element = (id) => document.getElementById(id);
 export const content = JSON.parse(element("content").textContent);
 export const policies = content.policies.map((packed) => new Policy(packed));
-export const phases = new Phases(content.worlds, content.palette);
+export const phases = new Phases(content.by_key);
 export const other = content.policies.length - 1; // the policy on the right
-export const START = { world: 0, t: 0, what: "none", memory: "gate-only", edits: [], hands: [] };
+export const START = { world: 0, step: 0, intervention: "none", memory: "gate-only", edits: [], hands: [] };
+export const BEGUN = { step: 0, edits: [], hands: [] }; // another episode, by the same policy
 export const pools = []; // weights of all steps of each intact policy, once it was run in all worlds
 
 export let chosen = START;
@@ -38,61 +39,67 @@ export function tell(text) {
 
 // --- the address -----------------------------------------------------------------------------------------------------
 
-/** What the address asks for; what it says wrongly is left out. */
-function fromAddress() {
-  const words = new URLSearchParams(location.hash.slice(1)), found = {};
-  for (const [name, most] of [["world", content.worlds.length - 1], ["t", Infinity]]) {
-    const value = Number(words.get(name));
-    if (Number.isInteger(value) && value >= 0 && value <= most) found[name] = value;
+/** What the address asks for, or where it has no state, the document: values as `choose` takes and judges them. */
+export function fromAddress() {
+  const words = new URLSearchParams(location.hash.slice(1) || document.body.dataset.state), found = {};
+  for (const [name, text] of words) {
+    if (name === "seed") found.world = content.worlds.findIndex(({ seed }) => String(seed) === text);
+    else if (Object.hasOwn(START, name)) found[name] = typeof START[name] === "string" ? text : numbersOf(text);
   }
-  for (const name of ["what", "memory"]) if (words.has(name)) found[name] = words.get(name);
-  for (const name of ["edits", "hands"]) {
-    try {
-      const value = JSON.parse(words.get(name) ?? "[]");
-      if (Array.isArray(value) && value.every(Array.isArray)) found[name] = value;
-    } catch { /* not JSON: nothing is changed */ }
+  return { ...START, ...found };
+}
+
+/** A number, or lists of numbers and words; null where the text is neither. */
+function numbersOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
   }
-  return found;
+}
+
+/** The address of this page with changes of what is chosen; the world is always said. */
+export function addressOf(changes = {}) {
+  const asText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+  const said = Object.entries({ ...chosen, ...changes }).map(([name, value]) => [name, asText(value)]);
+  const differing = said.filter(([name, text]) => name === "world" || text !== asText(START[name]));
+  return `${location.href.split("#")[0]}#${new URLSearchParams(differing)}`;
 }
 
 export function toAddress() {
-  const asText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
-  const changed = Object.keys(START).filter((name) => asText(chosen[name]) !== asText(START[name]));
-  const text = new URLSearchParams(changed.map((name) => [name, asText(chosen[name])])).toString();
   try {
-    history.replaceState(null, "", location.href.split("#")[0] + (text && `#${text}`));
+    history.replaceState(null, "", addressOf());
   } catch { /* a frame without an address */ }
-}
-
-/** Show what the address asks for, or, where that cannot be, the first world. */
-export function begin() {
-  chosen = START;
-  choose(fromAddress(), false);
 }
 
 // --- choosing --------------------------------------------------------------------------------------------------------
 
-/** Change what is chosen; what cannot be is told, and nothing changes. */
+/** Change what is chosen; what cannot be is told, and nothing changes. Returns whether it could be. */
 export function choose(changes, isKept = true) {
   const before = chosen;
+  let reason = "";
   chosen = { ...chosen, ...changes };
   try {
     pair = makePair();
     if (isKept) undone.push(before);
-    tell("");
   } catch (error) {
+    reason = error.message;
     chosen = before;
-    pair = makePair();
-    tell(error.message);
+    if (pair.length === 0) pair = makePair();
   }
-  goTo(chosen.t);
+  tell(reason);
+  goTo(chosen.step);
+  return reason === "";
 }
 
 /** Play both episodes to their ends: a change that cannot be made at any step is refused before anything is shown. */
 function makePair() {
-  const { world, what, memory, edits, hands } = chosen, episodes = [intactEpisode(world)];
-  if (other > 0 || what !== "none" || edits.length > 0 || hands.length > 0) {
-    const actor = actorOf(other, what, memory, pools[other]);
+  const { world, step, intervention, memory, edits, hands } = chosen;
+  const isHere = [world, step].every(Number.isInteger) && content.worlds[world] !== undefined && step >= 0;
+  if (!isHere) throw new Error(`this is not here: the worlds are 0 to ${content.worlds.length - 1}, steps count from 0`);
+  const episodes = [intactEpisode(world)];
+  if (other > 0 || intervention !== "none" || edits.length > 0 || hands.length > 0) {
+    const actor = actorOf(other, intervention, memory, pools[other]);
     episodes.push(new Episode(actor, content.worlds[world], content.palette, world, edits, hands));
   }
   episodes.forEach((episode) => episode.at(Infinity));
@@ -104,25 +111,21 @@ export function undo() {
 }
 
 export function turnTo(world) {
-  if (!(world in content.worlds)) {
-    tell(`the worlds are 0 to ${content.worlds.length - 1}`);
-    return;
-  }
   stop();
-  choose({ world, t: 0, edits: [], hands: [] });
+  choose({ ...BEGUN, world });
 }
 
 /** Changes of the world at the step shown: one, or several together. */
 export function edit(...changes) {
   stop();
-  const { t, edits, hands } = chosen, kept = edits.filter(([when]) => when <= t);
+  const { step: t, edits, hands } = chosen, kept = edits.filter(([when]) => when <= t);
   choose({ edits: [...kept, ...changes.map((one) => [t, ...one])], hands: hands.filter(([when]) => when < t) });
 }
 
 /** A hand acts in the policy's place at the step shown. */
 export function takeOver(action) {
   stop();
-  const { t } = chosen;
+  const { step: t } = chosen;
   if (mine().at(t).isLast) {
     tell("the episode is over: go back, or reset");
     return;
@@ -137,7 +140,7 @@ export function takeOver(action) {
 export const lastStep = () => Math.max(...pair.map((episode) => episode.length));
 
 export function goTo(t) {
-  chosen = { ...chosen, t: Math.max(0, Math.min(t, lastStep())) };
+  chosen = { ...chosen, step: Math.max(0, Math.min(t, lastStep())) };
   show();
 }
 
@@ -153,10 +156,10 @@ export function play() {
     show();
     return;
   }
-  if (chosen.t === lastStep()) goTo(0);
+  if (chosen.step === lastStep()) goTo(0);
   element("play").textContent = "■ stop";
   timer = setInterval(() => {
-    if (chosen.t + 1 >= lastStep()) stop();
-    goTo(chosen.t + 1);
+    if (chosen.step + 1 >= lastStep()) stop();
+    goTo(chosen.step + 1);
   }, 1000 / Number(element("speed").value));
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from mop.analysis.groups import get_available_analyses
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.common.task_mix import task_name, tasks_of
 from mop.envs.bot_paths import BotPaths
@@ -54,15 +56,16 @@ def microscope_document(
     seeds = list(bot_paths.solvable(eval_seed, num_worlds)[0])
     packed = pack_worlds(bot_paths, seeds)
     missions = sorted({world["mission"] for world in packed["worlds"]})
-    policies = []
+    policies, groupings = [], set()
     for checkpoint in checkpoints:
         encoder = encoder_for(checkpoint, lang_encoder)
         found = evaluate(checkpoint, encoder, bot_paths, num_worlds, eval_seed, progress=progress, with_phases=False)
         policies.append(_packed(checkpoint, encoder, missions, found))
+        groupings |= {*get_available_analyses(RoutingData({}, found.episodes, found.steps))}
     title = f"{task_name(task_id)}: {' and '.join(policy['name'] for policy in policies)}"
     success = " and ".join(f"{np.mean(policy['solved']):.1%} solved" for policy in policies)
     about = f"{success} of {len(seeds)} worlds, greedy, from seed {eval_seed} on"
-    return join_page(title, {**packed, "about": about, "policies": policies})
+    return join_page(title, {**packed, "about": about, "policies": policies, "by_key": "by_key_phase" in groupings})
 
 
 def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str], found: Evaluation) -> dict:
@@ -82,6 +85,11 @@ def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str
         "hues": expert_hues(header, routing),
         "solved": [bool(episode["success"]) for episode in found.episodes],
     }
+
+
+def open_at(page: str, state: str) -> str:
+    """Let a written page begin with a state as its address holds it, such as "world=3&step=10": for a frame."""
+    return re.sub('<body data-state="[^"]*"', lambda _: f'<body data-state="{html.escape(state)}"', page, count=1)
 
 
 def join_page(title: str, content: Mapping) -> str:

@@ -5,6 +5,8 @@
 //
 // Axis letters: L layers, E experts of a layer, S hidden units of a policy, M steps of a pool.
 
+import { randomBelow } from "./numbers.js";
+
 export const VARIANTS = ["gate-only", "frozen", "zeroed"];  // what becomes of the state of an expert of weight 0
 
 export const GRAMMAR =
@@ -165,7 +167,7 @@ export class Gates {
     if (kinds.has("uniform")) weights = weights.map(() => 1 / weights.length);
     if (kinds.has("mean")) weights = Float32Array.from(this.meanRouting[layer]);
     if (kinds.has("shuffle")) {
-      const from = this.draw(episode, tStep) * weights.length;
+      const from = randomBelow(this.numSteps, this.seed, episode, tStep) * weights.length; // all layers from one step
       weights = this.pool[layer].slice(from, from + weights.length);
     }
     if (isAny) weights = clamp(weights, isSet, values);
@@ -178,23 +180,6 @@ export class Gates {
       weights = ablate(weights, Array.from(weights, (_, e) => e !== first));
     }
     return weights;
-  }
-
-  /**
-   * A step of the pool, which depends on seed, episode and step alone, so that all layers take theirs from one step.
-   *
-   * The random numbers are the page's own (rounds of MurmurHash3's last mixing), not those of intervene.py: what is
-   * drawn has the same distribution, but single episodes differ.
-   */
-  draw(episode, tStep) {
-    let bits = 0;
-    for (const number of [this.seed, episode, tStep]) {
-      bits = (bits + number + 0x9e3779b9) | 0;
-      bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
-      bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
-      bits ^= bits >>> 16;
-    }
-    return Math.floor(((bits >>> 0) / 2 ** 32) * this.numSteps);
   }
 }
 

@@ -16,6 +16,22 @@ export function argmax(values) {
   return best;
 }
 
+/**
+ * A whole number from 0 to count - 1 that looks random, the same for the same keys: rounds of MurmurHash3's last mixing.
+ *
+ * NumPy draws others of the same distribution: single numbers are not those of Python.
+ */
+export function randomBelow(count, ...keys) {
+  let bits = 0;
+  for (const key of keys) {
+    bits = (bits + key + 0x9e3779b9) | 0;
+    bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
+    bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+    bits ^= bits >>> 16;
+  }
+  return Math.floor(((bits >>> 0) / 2 ** 32) * count);
+}
+
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
 /** Weight and bias of a linear map: y = W x + b. */

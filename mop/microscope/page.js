@@ -1,8 +1,8 @@
 // The page's controls: what is clicked, dragged, pressed and typed, and what is saved.
 
 import { mostUsed, nextStop, showEffect, showSteps, uniformText } from "./asking.js";
-import { START, begin, choose, chosen, content, edit, element, goTo, mine, other, pair, play } from "./choosing.js";
-import { policies, stop, takeOver, tell, timer, turnTo, undo } from "./choosing.js";
+import { START, addressOf, choose, chosen, content, edit, element, fromAddress, goTo, mine } from "./choosing.js";
+import { other, pair, play, policies, stop, takeOver, tell, timer, turnTo, undo } from "./choosing.js";
 import { cellAt } from "./draw.js";
 import { ACTION_NAMES, COLOR_NAMES, DOOR, EMPTY, WALL, codeColor, codeKind, codeState, makeCode } from "./geometry.js";
 import { parse, partsOf, textOf, together } from "./interventions.js";
@@ -29,6 +29,8 @@ function layerRows(names, layer) {
   return place;
 }
 
+let dragged = null; // the slider that is moved: all its moves are undone together
+
 function expertRow(layer, e, name, isAlone) {
   const row = made("div", "", { className: "expert" }), { hues, mean_routing: means } = content.policies[other];
   const label = made("b", name, { title: `mean weight ${means[layer][e].toFixed(2)}` }), value = made("span", "now ");
@@ -38,7 +40,10 @@ function expertRow(layer, e, name, isAlone) {
   const out = made("button", "out", { id: `out${layer}.${e}`, title, disabled: isAlone });
   label.style.setProperty("--hue", hues[layer][e]);
   slider.setAttribute("aria-label", `clamp the weight of ${name} in layer ${layer}`);
-  slider.oninput = () => changeExpert(layer, e, `clamp ${layer}.${e}=${slider.value}`);
+  slider.oninput = () => {
+    if (changeExpert(layer, e, `clamp ${layer}.${e}=${slider.value}`, dragged !== slider)) dragged = slider;
+  };
+  slider.onchange = () => { dragged = null; };
   out.onclick = () => changeExpert(layer, e, out.ariaPressed === "true" ? null : `lesion ${layer}.${e}`);
   value.append(made("span", "", { id: `weight${layer}.${e}` }));
   row.append(label, slider, value, out);
@@ -46,15 +51,11 @@ function expertRow(layer, e, name, isAlone) {
 }
 
 /** Put an expert's part into the intervention in place of the one before, or take it out: part null. */
-function changeExpert(layer, expert, part) {
-  const now = parse(chosen.what);
+function changeExpert(layer, expert, part, isKept = true) {
+  const now = parse(chosen.intervention);
   const kept = partsOf(now).filter((one) => one.kind !== "none" && !(one.layer === layer && one.expert === expert));
   const parts = part === null ? kept : [...kept, parse(part)];
-  try {
-    choose({ what: textOf(together(parts, parts.length ? now.phase : null)) });
-  } catch (error) {
-    tell(error.message);
-  }
+  return choose({ intervention: textOf(together(parts, parts.length ? now.phase : null)) }, isKept);
 }
 
 // --- saving ----------------------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ function savePicture() {
     all.getContext("2d").drawImage(canvas, x, 0);
     x += canvas.width + 10;
   }
-  all.toBlob((blob) => save(`_step_${chosen.t}.png`, blob));
+  all.toBlob((blob) => save(`_step_${chosen.step}.png`, blob));
 }
 
 async function copy(text, what) {
@@ -99,18 +100,18 @@ async function copy(text, what) {
 
 function commandText() {
   const { path } = content.policies[other], count = content.worlds.length;
-  return `python intervene.py --checkpoint ${path} --what "${chosen.what}" --num_episodes ${count}`;
+  return `python intervene.py --checkpoint ${path} --what "${chosen.intervention}" --num_episodes ${count}`;
 }
 
 // --- editing the world -----------------------------------------------------------------------------------------------
 
 let pressedAt = null; // cell
 
-const cellOf = (event) => cellAt(event, event.currentTarget, mine().at(chosen.t).world);
+const cellOf = (event) => cellAt(event, event.currentTarget, mine().at(chosen.step).world);
 
 function releaseWorld(event) {
   if (pressedAt === null) return;
-  const [x, y] = pressedAt, to = cellOf(event), { world } = mine().at(chosen.t);
+  const [x, y] = pressedAt, to = cellOf(event), { world } = mine().at(chosen.step);
   pressedAt = null;
   if (x === to[0] && y === to[1]) clickCell(world, x, y, event.shiftKey);
   else if (x === world.x && y === world.y) edit(["moveAgent", ...to, world.direction]);
@@ -148,7 +149,7 @@ function pressKey(event) {
     tell("the policy acts again");
   };
   const shortcuts = { k: play, u: undo, Enter: handBack, Home: () => goTo(0) };
-  Object.assign(shortcuts, { ".": () => goTo(chosen.t + 1), ",": () => goTo(chosen.t - 1) });
+  Object.assign(shortcuts, { ".": () => goTo(chosen.step + 1), ",": () => goTo(chosen.step - 1) });
   if (key in KEYS) takeOver(KEYS[key]);
   else if (key in shortcuts) shortcuts[key]();
   else return;
@@ -158,16 +159,16 @@ function pressKey(event) {
 function listen() {
   const clicks = {
     play, undo, tour: nextStop, all: showEffect, find: showSteps, csv: saveTable, png: savePicture,
-    first: () => goTo(0), back: () => goTo(chosen.t - 1), step: () => goTo(chosen.t + 1),
+    first: () => goTo(0), back: () => goTo(chosen.step - 1), step: () => goTo(chosen.step + 1),
     previous: () => turnTo(chosen.world - 1), next: () => turnTo(chosen.world + 1),
-    leave: () => choose({ what: mostUsed() }), uniform: () => choose({ what: uniformText() }),
-    argmax: () => choose({ what: "argmax" }), reset: () => choose({ ...START, world: chosen.world }),
-    link: () => copy(location.href, "the address"), command: () => copy(commandText(), "the command"),
+    leave: () => choose({ intervention: mostUsed() }), uniform: () => choose({ intervention: uniformText() }),
+    argmax: () => choose({ intervention: "argmax" }), reset: () => choose({ ...START, world: chosen.world }),
+    link: () => copy(addressOf(), "the address"), command: () => copy(commandText(), "the command"),
   };
   for (const [id, act] of Object.entries(clicks)) element(id).onclick = act;
   const changes = {
     world: (text) => turnTo(Number(text)), mission: setMission,
-    what: (text) => choose({ what: text.trim() || "none" }), memory: (memory) => choose({ memory }),
+    what: (text) => choose({ intervention: text.trim() || "none" }), memory: (memory) => choose({ memory }),
   };
   for (const [id, change] of Object.entries(changes)) element(id).onchange = ({ target }) => change(target.value);
   element("time").oninput = ({ target }) => goTo(Number(target.value));
@@ -175,7 +176,7 @@ function listen() {
   element("memoryview").ontoggle = show;
   const onpointerdown = (event) => { pressedAt = cellOf(event); };
   for (const k of [0, 1]) Object.assign(element(`world${k}`), { onpointerdown, onpointerup: releaseWorld });
-  Object.assign(window, { onkeydown: pressKey, onresize: show, onhashchange: begin });
+  Object.assign(window, { onkeydown: pressKey, onresize: show, onhashchange: () => choose(fromAddress()) });
 }
 
 element("about").textContent = content.about;
@@ -183,4 +184,4 @@ const missions = new Set(content.worlds.map(({ mission }) => mission));
 element("missions").replaceChildren(...Array.from(missions, (mission) => new Option(mission)));
 makeExperts();
 listen();
-begin();
+choose(fromAddress(), false);

@@ -4,27 +4,20 @@
 // does not know, what is carried stands in for them.
 
 import { EMPTY, KEY, LOCKED, codeColor, codeKind, codeNumber, isDoor } from "./geometry.js";
-import { World } from "./world.js";
 
 const KEY_PHASES = ["before the key", "carrying the key", "door unlocked", "key dropped"];
 const CARRYING_PHASES = ["hands empty", "carrying"];
 
-/** The phases of the worlds of a file. labels: what they are called. */
+/** The phases of a file. isByKey: whether Python splits its episodes by the key; labels: what they are called. */
 export class Phases {
-  /** starts: worlds of pack_worlds.py. */
-  constructor(starts, palette) {
-    const grids = starts.map((start) => new World(start, palette).codes);
-    const isByKey =
-      grids.every((codes) => codes.some((code) => codeKind(code) === KEY)) &&
-      grids.some((codes) => codes.some((code) => isDoor(code, LOCKED)));
-    this.grouping = isByKey ? "by_key_phase" : "by_carrying";
+  constructor(isByKey) {
     this.labels = isByKey ? KEY_PHASES : CARRYING_PHASES;
     this.keys = new WeakMap(); // the grid at the beginning of an episode -> numbers of its keys
   }
 
   /** The label of a state, before its action. */
   of(world) {
-    if (this.grouping === "by_carrying") return this.labels[world.carried === EMPTY ? 0 : 1];
+    if (this.labels === CARRYING_PHASES) return this.labels[world.carried === EMPTY ? 0 : 1];
     const isHeld = this.keysOf(world).has(codeNumber(world.carried));
     return this.labels[world.tUnlocked === null ? (isHeld ? 1 : 0) : isHeld ? 2 : 3];
   }

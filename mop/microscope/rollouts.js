@@ -5,7 +5,7 @@
 
 import { ACTION_NAMES } from "./geometry.js";
 import { Gates, VARIANTS, applyMemory, parse } from "./interventions.js";
-import { argmax, softmax } from "./numbers.js";
+import { argmax, randomBelow, softmax } from "./numbers.js";
 import { lpc } from "./policy.js";
 import { World } from "./world.js";
 
@@ -111,16 +111,6 @@ export function playWorld(actor, start, palette, episode, see) {
   return { success, steps, phase, cost: cost / steps };
 }
 
-/** Numbers from 0 to 1 that look random and are the same each time (mulberry32). */
-export function seededNumbers(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 /**
  * Compare outcomes in the same worlds: the mean difference with its 95 % interval, of 1,000 resamples of the worlds.
  *
@@ -130,10 +120,10 @@ export function pairedDifference(before, after) {
   const differences = before.map((value, k) => after[k] - value), count = differences.length;
   const mean = differences.reduce((sum, value) => sum + value, 0) / count;
   if (count < 5) return { mean, low: NaN, high: NaN };
-  const random = seededNumbers(0), means = [];
+  const means = [];
   for (let sample = 0; sample < 1000; sample++) {
     let sum = 0;
-    for (let k = 0; k < count; k++) sum += differences[Math.floor(random() * count)];
+    for (let k = 0; k < count; k++) sum += differences[randomBelow(count, sample, k)];
     means.push(sum / count);
   }
   means.sort((one, other) => one - other);

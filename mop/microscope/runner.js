@@ -10,7 +10,7 @@ export class Runner {
   constructor(content) {
     this.content = content;
     this.policies = content.policies.map((packed) => new Policy(packed));
-    this.phases = new Phases(content.worlds, content.palette);
+    this.phases = new Phases(content.by_key);
     this.pools = new Map();
   }
 

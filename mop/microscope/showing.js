@@ -1,6 +1,6 @@
 // What the page shows of the two episodes at the step that is chosen.
 
-import { chosen, content, element, goTo, lastStep, mine } from "./choosing.js";
+import { addressOf, chosen, content, element, goTo, lastStep, mine } from "./choosing.js";
 import { other, pair, policies, timer, toAddress } from "./choosing.js";
 import { drawHidden, drawStrip, drawWorld, prepareCanvas } from "./draw.js";
 import { ACTION_NAMES, EMPTY, describe } from "./geometry.js";
@@ -9,7 +9,7 @@ import { findCauses, tellCauses } from "./why.js";
 
 const STRIP_PX = 34; // height of a layer's strip
 const FEWEST_STEPS = 12; // that a strip has room for
-const IDLE_MS = 120; // after which nobody waits for the next step, and causes are looked for
+const IDLE_MS = 120; // after which nobody waits for the next step, and causes are looked for and the address is written
 
 let causes = []; // of the action shown
 let search = null; // timer of the search for them
@@ -21,14 +21,21 @@ export function made(tag, text, properties = {}) {
   return Object.assign(document.createElement(tag), { textContent: text }, properties);
 }
 
+/** A link to changes of what is chosen: it can be copied, and opened beside this page. */
+export function linkTo(changes, ...parts) {
+  const link = made("a", "", { href: addressOf(changes) });
+  link.append(...parts);
+  return link;
+}
+
 export function show() {
-  const state = mine().at(chosen.t);
+  const state = mine().at(chosen.step);
   element("world").value = chosen.world;
   if (document.activeElement !== element("mission")) element("mission").value = state.world.mission;
-  if (document.activeElement !== element("what")) element("what").value = chosen.what;
+  if (document.activeElement !== element("what")) element("what").value = chosen.intervention;
   element("memory").value = chosen.memory;
-  Object.assign(element("time"), { max: lastStep(), value: chosen.t });
-  element("clock").textContent = `step ${chosen.t}`;
+  Object.assign(element("time"), { max: lastStep(), value: chosen.step });
+  element("clock").textContent = `step ${chosen.step}`;
   causes = [];
   showWorlds();
   showExperts(state);
@@ -36,7 +43,6 @@ export function show() {
   clearTimeout(search);
   if (timer !== null) return;
   search = setTimeout(showCauses, IDLE_MS);
-  toAddress();
 }
 
 // --- worlds ----------------------------------------------------------------------------------------------------------
@@ -45,7 +51,7 @@ function showWorlds() {
   for (const k of [0, 1]) element(`world${k}`).parentElement.hidden = k >= pair.length;
   const width = element("pair").clientWidth / pair.length - 12;
   pair.forEach((episode, k) => {
-    const state = episode.at(chosen.t), canvas = element(`world${k}`), { world } = state;
+    const state = episode.at(chosen.step), canvas = element(`world${k}`), { world } = state;
     const side = Math.max(8, Math.floor(Math.min(width / world.width, (innerHeight - 270) / world.height)));
     const context = prepareCanvas(canvas, side * world.width, side * world.height);
     const trail = episode.states.slice(0, state.t + 1).map((past) => [past.world.x, past.world.y]);
@@ -61,7 +67,7 @@ function nameOf(k) {
   const names = content.policies.map(({ name }) => name);
   if (pair.length === 1) return names[0];
   if (k === 0) return `${names[0]}, intact`;
-  return [other > 0 ? names[other] : "changed", chosen.what].filter((word) => word !== "none").join(": ");
+  return [other > 0 ? names[other] : "changed", chosen.intervention].filter((word) => word !== "none").join(": ");
 }
 
 function captionOf({ world, isLast, t, chosen: taken, action, phase, cost }) {
@@ -80,7 +86,7 @@ function showExperts(state) {
     const canvas = element(`strip${layer}`), width = canvas.clientWidth || 300;
     const weights = steps.map(({ routing }) => routing[layer]);
     const context = prepareCanvas(canvas, width, STRIP_PX);
-    drawStrip(context, width, STRIP_PX, weights, hues[layer], chosen.t, FEWEST_STEPS);
+    drawStrip(context, width, STRIP_PX, weights, hues[layer], chosen.step, FEWEST_STEPS);
     ofLayer.forEach((_, e) => showExpert(layer, e, state.routing[layer][e]));
   });
   const mean = steps.reduce((sum, { cost }) => sum + cost, 0) / steps.length;
@@ -94,7 +100,7 @@ function showExperts(state) {
 
 /** The weight of an expert now; its slider stands where it is clamped, or at its mean. */
 function showExpert(layer, e, weight) {
-  const part = partsOf(parse(chosen.what)).find((one) => one.layer === layer && one.expert === e);
+  const part = partsOf(parse(chosen.intervention)).find((one) => one.layer === layer && one.expert === e);
   const mean = content.policies[other].mean_routing[layer][e];
   element(`weight${layer}.${e}`).textContent = weight.toFixed(2);
   element(`slider${layer}.${e}`).value = { clamp: part?.value, lesion: 0 }[part?.kind] ?? mean;
@@ -107,7 +113,7 @@ export function goToStrip({ offsetX, currentTarget }) {
 }
 
 function showActions(state) {
-  const intact = pair[0].at(chosen.t).action;
+  const intact = pair[0].at(chosen.step).action;
   element("actions").replaceChildren(...ACTION_NAMES.map((name, action) => {
     const row = made("div", ""), place = made("span", ""), probability = state.probabilities[action];
     const bar = made("i", "", { className: state.action === action && intact !== action ? "other" : "" });
@@ -121,8 +127,9 @@ function showActions(state) {
 // --- why -------------------------------------------------------------------------------------------------------------
 
 function showCauses() {
-  const state = mine().at(chosen.t);
-  causes = findCauses(mine(), chosen.t);
+  toAddress();
+  const state = mine().at(chosen.step);
+  causes = findCauses(mine(), chosen.step);
   element("because").textContent = state.isLast ? "The episode is over." : tellCauses(state, causes);
   element("causes").replaceChildren(...causes.slice(0, 8).map(({ kind, name, size, action, success, steps }) => {
     const item = made("li", ""), where = { thing: "", carried: "in hand: ", memory: "seen at " }[kind];

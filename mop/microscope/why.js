@@ -23,8 +23,8 @@ export function findCauses(episode, t) {
   if (state.isLast) return [];
   const causes = [];
   const judge = (about, world, hidden) => {
-    const answer = actor.act(world, hidden, episode.number);
-    const end = playOn(actor, world, hidden, episode.number);
+    let answer = null; // to this world: the first
+    const end = playOn(actor, world, hidden, episode.number, (one) => { answer ??= one; });
     const size = totalVariation(state.probabilities, softmax(answer.logits));
     causes.push({ ...about, size, action: answer.action, success: end.success, steps: end.steps });
   };

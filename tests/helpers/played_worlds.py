@@ -29,12 +29,12 @@ SHARES = (0.0, 0.15, 0.5, 1.0)  # of the actions that are not the bot's
 EVENTS = ("t_pick", "t_opened", "t_unlocked", "t_drop")
 TAIL = 11  # numbers at the end of a row: x, y, direction, carried, three of the end, four events
 
-# Plays `actions[k]` in world k of a file: the phases' grouping, and the rows (T + 1, F + 1) of each episode, those of
+# Plays `actions[k]` in world k of a file: the phases' labels, and the rows (T + 1, F + 1) of each episode, those of
 # `state_row` with the index of the phase behind. A list in place of an action is an edit: a method and its arguments;
 # "begin" begins the episode anew.
 PLAY = """
-function play({ palette, worlds }, actions) {
-  const phases = new Phases(worlds, palette);
+function play({ palette, worlds }, actions, isByKey) {
+  const phases = new Phases(isByKey);
   const plain = (code) => code & (2 ** 20 - 1);
   const row = (world, seen) => {
     world.visible().forEach((isSeen, at) => (seen[at] ||= isSeen));
@@ -58,7 +58,7 @@ function play({ palette, worlds }, actions) {
     }
     return textOfFloats(rows);
   };
-  return { grouping: phases.grouping, labels: phases.labels, rows: worlds.map(playOne) };
+  return { labels: phases.labels, rows: worlds.map(playOne) };
 }
 """
 

@@ -64,7 +64,7 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def page(browser):
-    with page_with(browser, "interventions", more=HELPERS) as page:
+    with page_with(browser, "numbers", "interventions", more=HELPERS) as page:
         yield page
 
 

@@ -1,10 +1,12 @@
 """The microscope in a real browser: what a visitor does, and what the page says of it."""
 
+import html
 import re
 import subprocess
 import sys
 
 import pytest
+from eval_helpers import random_checkpoint
 from scripts import REPOSITORY, script_environment
 
 from mop.artifacts.checkpoints import load_checkpoint
@@ -12,7 +14,7 @@ from mop.common.intervention_grammar import parse
 from mop.envs.bot_paths import BotPaths
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.intervention_runs import Study
-from mop.microscope.document import microscope_document
+from mop.microscope.document import microscope_document, open_at
 
 TASK, NUM_WORLDS = "BabyAI-UnlockPickup-v0", 12
 MIXTURE = REPOSITORY / "results" / "zoo" / TASK / "trial_30" / "seed_0" / "checkpoint_final.pt"
@@ -112,6 +114,7 @@ def test_the_address_makes_the_same_again(browser, file):
         visit.page.click("#next")
         visit.intervene("lesion 2.2")
         visit.press(".", ".", "ArrowUp")
+        visit.page.wait_for_url("**hands**")
         address, shown = visit.page.evaluate("location.hash"), visit.text("caption1")
     with Visit(browser, file, address) as visit:
         assert visit.text("caption1") == shown
@@ -119,11 +122,51 @@ def test_the_address_makes_the_same_again(browser, file):
         assert visit.page.input_value("#world") == "1"
 
 
+def test_an_address_may_name_the_world_by_its_seed(browser, file):
+    with Visit(browser, file) as visit:
+        seeds = visit.page.evaluate("content.worlds.map(({ seed }) => seed)")
+    with Visit(browser, file, f"#seed={seeds[-1]}&step=4") as visit:
+        assert visit.page.input_value("#world") == str(NUM_WORLDS - 1)
+        assert visit.text("clock") == "step 4"
+        visit.page.evaluate("location.hash = 'world=2'")
+        visit.page.locator("#clock", has_text="step 0").wait_for()
+        visit.page.go_back()
+        visit.page.locator("#clock", has_text="step 4").wait_for()
+        visit.page.evaluate("location.hash = 'seed=123456789'")
+        visit.page.locator("#told", has_text="not here").wait_for()
+        assert visit.text("clock") == "step 4", "another world would be no answer"
+
+
+@pytest.mark.parametrize("sandbox", ["", 'sandbox="allow-scripts"'])
+def test_in_a_frame_it_begins_where_the_document_says(browser, file, place, sandbox):
+    """A frame without an address of its own, as an app makes it: all goes on in it, also the links and the worker."""
+    inner = open_at(open_at(file.read_text("utf-8"), "step=1"), "world=3&step=5&intervention=lesion 2.2")
+    (place / "outer.html").write_text(f'<iframe {sandbox} width="1300" height="800" srcdoc="{html.escape(inner)}">')
+    with Visit(browser, place / "outer.html") as visit:
+        frame = visit.page.frame_locator("iframe")
+        frame.locator("#clock", has_text="step 5").wait_for()
+        assert frame.locator("#world").input_value() == "3"
+        assert "lesion 2.2" in frame.locator("#name1").inner_text()
+        frame.locator("#find").click()
+        last = frame.locator("#steps a").last
+        last.click()
+        number = re.search(r"world=(\d+)", last.get_attribute("href") or "")
+        frame.locator("#clock", has_text=re.search(r"step \d+", last.get_attribute("title")).group()).wait_for()
+        assert frame.locator("#world").input_value() == number.group(1)
+
+
 @pytest.mark.parametrize(
     "address",
     [
-        "#world=99&t=x",
-        "#what=nonsense",
+        "#world=99&step=1",
+        "#intervention=nonsense",
+        "#step=x",
+        "#step=0.5",
+        "#step=-1",
+        "#world=1.5",
+        "#edits=7",
+        "#hands=null",
+        "#constructor=1",
         '#edits=[[0,"constructor"]]',
         '#edits=[[5,"constructor"]]',
         "#hands={",
@@ -197,7 +240,7 @@ def test_why_is_what_the_policy_does_without_the_thing(browser, file):
 
 def test_why_remembers_as_the_changed_policy_does(browser, file):
     """Where an expert's memory is set to zero, no step that is forgotten brings it back."""
-    with Visit(browser, file, "#what=lesion+2.2&memory=zeroed") as visit:
+    with Visit(browser, file, "#intervention=lesion+2.2&memory=zeroed") as visit:
         sums = visit.page.evaluate(
             """() => {
               const [start, stop] = policies[0].layout["expert_2_2"];
@@ -237,12 +280,65 @@ def test_steps_of_an_expert_open_where_they_are(browser, file):
     with Visit(browser, file) as visit:
         visit.page.select_option("#expert", "2.2")
         visit.page.click("#find")
-        first = visit.page.locator("#steps button").first
+        first = visit.page.locator("#steps a").first
         first.wait_for()
-        assert visit.page.locator("#steps button").count() == NUM_WORLDS
-        weight = first.inner_text().split()[0]
+        assert visit.page.locator("#steps a").count() == NUM_WORLDS
+        weight, step = first.inner_text().split()[0], re.search(r"step \d+", first.get_attribute("title")).group()
+        with visit.page.context.expect_page() as opened:
+            first.click(modifiers=["Control"])
+        assert opened.value.inner_text('[id="weight2.2"]') == weight, "in a tab of its own"
         first.click()
+        visit.page.locator("#clock", has_text=re.compile(f"^{step}$")).wait_for()
         assert visit.page.inner_text('[id="weight2.2"]') == weight
+
+
+def test_a_drag_of_a_slider_is_one_step_of_undo(browser, file):
+    with Visit(browser, file) as visit:
+        visit.intervene("argmax")
+        box = visit.page.locator('[id="slider2.2"]').bounding_box()
+        middle = box["y"] + box["height"] / 2
+        for share in (0.2, 0.8):  # two drags
+            visit.page.mouse.move(box["x"] + box["width"] * 0.5, middle)
+            visit.page.mouse.down()
+            visit.page.mouse.move(box["x"] + box["width"] * share, middle, steps=5)
+            visit.page.mouse.up()
+            assert "clamp 2.2=" in visit.page.input_value("#what")
+        visit.page.evaluate("document.activeElement.blur()")
+        shown = visit.page.input_value("#what")
+        visit.press("u")
+        assert "clamp 2.2=" in visit.page.input_value("#what") != shown
+        visit.press("u")
+        assert visit.page.input_value("#what") == "argmax"
+
+
+def test_keys_are_phases_only_where_they_are_in_python(browser, place):
+    """A policy that never unlocks a door: Python's phases are others, though doors are locked in every world."""
+    checkpoint = random_checkpoint(task_id=TASK) | {"path": "random.pt", "update": 0}
+    path, bot_paths = place / "random.html", BotPaths(TASK, 40, str(place))
+    checkpoint["config"]["max_steps"] = 40
+    path.write_text(microscope_document([checkpoint], num_worlds=3, cache_dir=str(place)), "utf-8")
+    assert Study(checkpoint, encoder_for(checkpoint), bot_paths, 3).group_by != "by_key_phase"
+    with Visit(browser, path) as visit:
+        assert "before the key" not in visit.text("caption0")
+        visit.intervene("argmax in before the key")
+        assert "the phases here are" in visit.text("told")
+
+
+def test_why_asks_the_policy_once_a_step(browser, file):
+    """Each answer leads to a step of a world; the few others are the memories without a step."""
+    with Visit(browser, file) as visit:
+        asked, stepped = visit.page.evaluate(
+            """() => {
+              const counts = [0, 0], classes = [[Actor, "act"], [World, "step"]];
+              classes.forEach(([{ prototype }, name], k) => {
+                const method = prototype[name];
+                prototype[name] = function (...given) { counts[k]++; return method.apply(this, given); };
+              });
+              findCauses(pair[0], 1);
+              return counts;
+            }"""
+        )
+    assert asked == stepped > 10
 
 
 @pytest.mark.parametrize("width", [390, 1000, 1440])
