@@ -5,7 +5,12 @@ import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="full", app_title="Linear mode connectivity")
+app = marimo.App(
+    width="full",
+    app_title="Linear mode connectivity",
+    css_file="mop/apps/page.css",
+    html_head_file="mop/apps/head.html",
+)
 
 with app.setup:
     import marimo as mo

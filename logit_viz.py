@@ -5,7 +5,12 @@ import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="full", app_title="Actions of a policy")
+app = marimo.App(
+    width="full",
+    app_title="Actions of a policy",
+    css_file="mop/apps/page.css",
+    html_head_file="mop/apps/head.html",
+)
 
 with app.setup:
     import marimo as mo
@@ -79,7 +84,7 @@ def _(view):
     }
     view_tabs = elements.tabs(view, tabs_about)
     view_tabs
-    return (view_tabs,)
+    return tabs_about, view_tabs
 
 
 @app.cell
@@ -94,9 +99,9 @@ def _(args, routing_data, view):
 
 
 @app.cell
-def _(action_dropdown, analysis_dropdown, min_steps_number, view_tabs):
+def _(action_dropdown, analysis_dropdown, min_steps_number, tabs_about, view_tabs):
     tab_controls = {"By phase": [analysis_dropdown], "Action entropy": [action_dropdown, min_steps_number]}
-    mo.hstack(tab_controls.get(view_tabs.value, []), justify="start", gap=2, wrap=True)
+    elements.in_a_row(mo.md(tabs_about[view_tabs.value]), *tab_controls.get(view_tabs.value, []))
     return
 
 

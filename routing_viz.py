@@ -5,7 +5,12 @@ import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="full", app_title="Routing of a policy")
+app = marimo.App(
+    width="full",
+    app_title="Routing of a policy",
+    css_file="mop/apps/page.css",
+    html_head_file="mop/apps/head.html",
+)
 
 with app.setup:
     import marimo as mo
@@ -85,7 +90,7 @@ def _(routing_data, view):
     tabs_about["Episodes"] = f"One episode, step by step{beside}."
     view_tabs = elements.tabs(view, tabs_about)
     mo.vstack([note, view_tabs]) if note else view_tabs
-    return (view_tabs,)
+    return tabs_about, view_tabs
 
 
 @app.cell
@@ -113,7 +118,14 @@ def _(episode_filter, routing_data, view):
 
 @app.cell
 def _(
-    action_dropdown, analysis_dropdown, episode_dropdown, episode_filter, measure_dropdown, min_steps_number, view_tabs
+    action_dropdown,
+    analysis_dropdown,
+    episode_dropdown,
+    episode_filter,
+    measure_dropdown,
+    min_steps_number,
+    tabs_about,
+    view_tabs,
 ):
     tab_controls = {
         intervention_tab.TAB: [],
@@ -121,7 +133,7 @@ def _(
         "Episodes": [episode_filter, episode_dropdown],
     }
     shown_controls = tab_controls.get(view_tabs.value, [action_dropdown])
-    mo.hstack(shown_controls, justify="start", gap=2, wrap=True) if shown_controls else None
+    elements.in_a_row(mo.md(tabs_about[view_tabs.value]), *shown_controls)
     return
 
 

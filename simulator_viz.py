@@ -5,7 +5,12 @@ import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="full", app_title="Simulator of agent and world")
+app = marimo.App(
+    width="full",
+    app_title="Simulator of agent and world",
+    css_file="mop/apps/page.css",
+    html_head_file="mop/apps/head.html",
+)
 
 with app.setup:
     from dataclasses import replace
@@ -110,7 +115,8 @@ def _(args, recording, view):
 
 @app.cell
 def _(step_controls, tabs):
-    elements.in_a_row(*(step_controls[name] for name in controls.CONTROLS[tabs.value]))
+    about = mo.md(controls.TABS[tabs.value])
+    elements.in_a_row(about, *(step_controls[name] for name in controls.CONTROLS[tabs.value]))
     return
 
 

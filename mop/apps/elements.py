@@ -40,19 +40,6 @@ MAX_MIN_STEPS = 1000
 CSS_DPI = 96  # of a page
 PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
 LARGEST_GROWTH = 1.6  # of a figure on a wide page: 9 inches then fill 1,382 pixels, with text of 21 pixels
-# The text of a spot stands below it, or above it in the lower half of the figure, and is pushed left by the share of
-# the figure that lies left of the spot: it is nowhere outside the figure.
-_STYLE = """
-.figure { position: relative; max-width: 100% }
-.figure img { display: block; width: 100%; margin: 0 }
-.figure i { position: absolute }
-.figure i:hover { outline: 2px solid #000; z-index: 9 }
-.figure i:hover::after {
-  content: attr(data-text); position: absolute; left: 50%; top: calc(100% + 4px); width: max-content;
-  max-width: min(24rem, 90vw); transform: translateX(calc(-1 * var(--x))); padding: 3px 9px; border-radius: 4px;
-  background: #111; color: #fff; font: 15px/1.35 sans-serif; pointer-events: none; white-space: normal }
-.figure i.above:hover::after { top: auto; bottom: calc(100% + 4px) }
-"""
 
 
 class View:
@@ -320,10 +307,12 @@ def chosen_range(slider) -> tuple[int, int] | None:
 
 
 def tabs(view: View, about: Mapping[str, str]):
-    """Tabs, by what each shows, with the one of the address open, else the first."""
+    """Tabs by name -> what each shows, with the one of the address open, else the first; the page says what it shows.
+
+    Not `mo.ui.tabs`, in which the Tab key opens the last one.
+    """
     first = next(iter(about))
-    shown = {tab: mo.md(text) for tab, text in about.items()}
-    return mo.ui.tabs(shown, value=view.pick("tab", about, first), on_change=view.keep("tab", first))
+    return mo.ui.radio([*about], view.pick("tab", about, first), inline=True, on_change=view.keep("tab", first))
 
 
 def absent(view: View) -> mo.Html | None:
@@ -388,7 +377,7 @@ def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] | Non
     image = f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
     spots = "".join(_spot(box, link(box.values) if link else "") for box in boxes_of(figure))
     width = round(CSS_DPI * LARGEST_GROWTH * figure.get_figwidth())
-    return mo.Html(f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{image}{spots}</div>')
+    return mo.Html(f'<div class="figure" style="width:{width}px">{image}{spots}</div>')
 
 
 def draw_or_stop(page: Page, name: str) -> Figure:

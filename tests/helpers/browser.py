@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
+from playwright.sync_api import Error
 from scripts import PATIENCE_S, REPOSITORY, script_environment
 
 FIGURE = ".figure img"  # each figure of a page
@@ -60,8 +62,8 @@ def served(app: Path, place: Path, *flags, mode: str = "run", zoo: bool = True, 
 class Page:
     """A page of an app, in a profile of its own; it notes errors of the console and requests that leave the machine."""
 
-    def __init__(self, browser, address: str):
-        self.page = browser.new_page(viewport={"width": 1440, "height": 1400})
+    def __init__(self, browser, address: str, **profile):
+        self.page = browser.new_page(viewport={"width": 1440, "height": 1400}, **profile)
         self.page.set_default_timeout(TIMEOUT_MS)
         self.faults: list[str] = []
         self.page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
@@ -75,13 +77,9 @@ class Page:
 
     def picture(self, number: int = 0, other_than: str = "") -> str:
         """The picture of a figure once it is there and is another one."""
-        deadline = time.monotonic() + TIMEOUT_MS / 1000
-        while time.monotonic() < deadline:
-            shown = self.figures().nth(number).get_attribute("src")
-            if shown != other_than:
-                return shown
-            self.page.wait_for_timeout(100)
-        raise AssertionError("the picture did not change")
+        picture = self.figures().nth(number)
+        self._until(lambda: picture.get_attribute("src") != other_than)
+        return picture.get_attribute("src")
 
     def figures(self):
         return self.page.locator(FIGURE)
@@ -107,7 +105,39 @@ class Page:
         return self.page.locator(f"marimo-dropdown[data-label*='{label}'] select")
 
     def open_tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
+        self.page.get_by_role("radio", name=name).click()
+
+    def tab_names(self) -> list[str]:
+        return self.page.get_by_role("radiogroup").locator("label").all_inner_texts()
+
+    def view(self) -> tuple[str, list[str]]:
+        """The address, and what the figures say that they show."""
+        return self.page.url, self.figures().evaluate_all("images => images.map(image => image.alt)")
+
+    def undo(self, choose: Callable[[], None]) -> None:
+        """Choose something, which shows other figures, and go back: address and figures are as they were."""
+        before = self.view()
+        choose()
+        self._until(lambda: all(new != old for new, old in zip(self.view(), before, strict=True)))
+        self.page.go_back()
+        self._until(lambda: self.view() == before)
+
+    def pass_over(self) -> None:
+        """Press the Tab key through the page: nothing is chosen by it."""
+        before = self.view()
+        for _ in range(20):
+            self.page.keyboard.press("Tab")
+        self.page.wait_for_timeout(1000)
+        assert self.view() == before
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Error):  # the page is being loaded
+                if condition():
+                    return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(self.view())
 
     def enter(self, label: str, value: int) -> None:
         """Type a number beside a slider."""
@@ -139,8 +169,8 @@ class Page:
 
 
 @contextlib.contextmanager
-def opened(browser, address: str):
-    page = Page(browser, address)
+def opened(browser, address: str, **profile):
+    page = Page(browser, address, **profile)
     yield page
     page.close()
 

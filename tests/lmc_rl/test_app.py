@@ -333,6 +333,7 @@ def walk_through(shown: Page, place: Path) -> str:
     assert "fork=2" in shown.page.url
     assert any(text.startswith("alpha 0.50, episode ") for text in shown.shown_texts())
     shown.see("connected from")
+    shown.undo(lambda: shown.choose("Curve", "critic loss"))
     shown.choose("Curve", "critic loss")
     shown.page.get_by_alt_text(f"{name}: training_critic_loss").wait_for()
     shown.choose("Path", "control: independent (barrier)")

@@ -417,6 +417,8 @@ def walk_through(shown: Page, place: Path, state: PageState) -> str:
     shown.choose("Target", "LPC")
     shown.shows(f"{name} 6: why lpc")
     shown.page.locator("table.causes a", has_text="it").first.wait_for()
+    shown.undo(lambda: shown.open_tab("Imagine"))
+    shown.pass_over()
     shown.open_tab("Imagine")
     shown.shows(f"{name} 6: imagined")
     shown.see("cells right")

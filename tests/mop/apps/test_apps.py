@@ -125,6 +125,8 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     page.open_tab("Pathways")
     page.choose("Run", f"{NAME} 7 · update 300 · no checkpoint")
     page.label(f"{NAME} 7: pathways")
+    page.undo(lambda: page.open_tab("Variance"))
+    page.pass_over()
 
 
 def fresh_evaluation(page: Page) -> None:
@@ -218,7 +220,7 @@ def choose_a_view(page: Page) -> str:
     page.see("this is the GRU baseline")
     player = page.page.frame_locator("iframe.player")
     player.get_by_text("This policy has no routers").wait_for()
-    assert page.page.get_by_role("tab").all_inner_texts() == ["Episodes"]
+    assert page.tab_names() == ["Episodes"]
     page.choose("Run", f"{NAME} 9 · 3 checkpoints · no checkpoint")
     page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward_min_2_steps")
     page.see("update 300 (3 of 3)")
@@ -282,7 +284,14 @@ def runs_come_and_go(page: Page, place: Path) -> None:
 
 @pytest.mark.slow
 def test_logit_viz(place, browser):
-    with served(REPOSITORY / "logit_viz.py", place, "--num_episodes", 6) as address, opened(browser, address) as page:
+    with (
+        served(REPOSITORY / "logit_viz.py", place, "--num_episodes", 6) as address,
+        opened(browser, address, color_scheme="dark") as page,
+    ):
+        shown = page.picture()
+        assert page.page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
+        page.undo(lambda: page.open_tab("By phase"))
+        page.pass_over()
         shown = page.picture()
         page.save("action_frequency.png", place)
         page.open_tab("By phase")
@@ -327,6 +336,7 @@ def results_and_filters(page: Page, place: Path) -> None:
     assert shown in hardest.evaluate("spot => getComputedStyle(spot, '::after').content")
     page.choose("Measure", "path ratio")
     by_task = page.picture(other_than=by_task)
+    page.undo(lambda: page.choose("Measure", "mean LPC"))
     page.save("path_ratio_by_task.png", place)
     page.choose("Policy", "mixture")
     against_cost = page.picture(1, other_than=against_cost)
