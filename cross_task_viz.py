@@ -20,7 +20,6 @@ with app.setup:
     from mop.apps import comparison_page, elements, runs, samples, statistics_page
     from mop.apps.comparison_page import ALL, Choices, Settings
     from mop.apps.runs import load_routing
-    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 
@@ -105,29 +104,16 @@ def _(args, view):
     policy_dropdown = elements.choice_dropdown(view, "policy", policies, args.policy, "Policy")
     scales = {"failures (log axis)": "failures", "success": "success"}
     scale_dropdown = elements.choice_dropdown(view, "scale", scales, "failures", "Show")
-    format_dropdown, width_dropdown = elements.save_controls(args)
-    return color_dropdown, format_dropdown, policy_dropdown, scale_dropdown, task_dropdown, width_dropdown
+    return color_dropdown, policy_dropdown, scale_dropdown, task_dropdown
 
 
 @app.cell
-def _(
-    args,
-    color_dropdown,
-    filters,
-    format_dropdown,
-    policy_dropdown,
-    results,
-    scale_dropdown,
-    task_dropdown,
-    width_dropdown,
-):
-    export = Export(format_dropdown.value, width_dropdown.value)
+def _(args, color_dropdown, filters, policy_dropdown, results, scale_dropdown, task_dropdown):
     choices = Choices(filters, policy_dropdown.value)
     page = comparison_page.page_of(args, choices, results)
     tasks_name = comparison_page.tasks_name(task_dropdown.value)
     tradeoff_name = comparison_page.tradeoff_name(scale_dropdown.value, color_dropdown.value)
-    save_tasks, save_tradeoff = (elements.save_button(page, name, export) for name in (tasks_name, tradeoff_name))
-    return choices, export, page, save_tasks, save_tradeoff, tasks_name, tradeoff_name
+    return choices, page, tasks_name, tradeoff_name
 
 
 @app.cell
@@ -135,31 +121,21 @@ def _(
     color_dropdown,
     page,
     policy_dropdown,
-    save_tasks,
-    save_tradeoff,
     scale_dropdown,
     task_dropdown,
     tasks_name,
     tradeoff_name,
 ):
     elements.beside(
-        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(page, tasks_name), save_tasks]),
+        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(page, tasks_name)]),
         mo.vstack(
             [
                 mo.md("## Success against cost"),
                 elements.in_a_row(color_dropdown, policy_dropdown, scale_dropdown),
                 elements.drawn(page, tradeoff_name),
-                save_tradeoff,
             ]
         ),
     )
-    return
-
-
-@app.cell
-def _(export, page, save_tasks, save_tradeoff, tasks_name, tradeoff_name):
-    mo.stop(not (save_tasks.value or save_tradeoff.value))
-    elements.save_figure(page, tasks_name if save_tasks.value else tradeoff_name, export)
     return
 
 
@@ -217,20 +193,6 @@ def _(analysis_dropdown, args, choices, left_run, measure_dropdown, results, rig
     pair_page = comparison_page.page_of(args, pair_choices, results)
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
     mo.vstack(list(filter(None, [elements.absent(view), elements.drawn(pair_page, "difference", shown_names)])))
-    return (pair_page,)
-
-
-@app.cell
-def _(export, pair_page):
-    save_difference = elements.save_button(pair_page, "difference", export)
-    save_difference
-    return (save_difference,)
-
-
-@app.cell
-def _(export, pair_page, save_difference):
-    mo.stop(not save_difference.value)
-    elements.save_figure(pair_page, "difference", export)
     return
 
 
@@ -254,21 +216,6 @@ def _(all_runs, args, choices, results, runs_choice):
     elements.drawn(
         side_page, "routing_side_by_side", ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)])
     )
-    return (side_page,)
-
-
-@app.cell
-def _(export, format_dropdown, side_page, width_dropdown):
-    save_heatmap = elements.save_button(side_page, "routing_side_by_side", export)
-    saving = mo.hstack([format_dropdown, width_dropdown, mo.md("of every saved figure")], justify="start", gap=2)
-    mo.vstack([save_heatmap, saving])
-    return (save_heatmap,)
-
-
-@app.cell
-def _(export, save_heatmap, side_page):
-    mo.stop(not save_heatmap.value)
-    elements.save_figure(side_page, "routing_side_by_side", export)
     return
 
 
@@ -310,18 +257,8 @@ def _(args, seed_tables, view):
 
 
 @app.cell
-def _(export, figure_dropdown, seed_page, seed_tables):
-    seed_name = figure_dropdown.value
-    save_seeds = elements.save_button(seed_page, seed_name, export)
-    seeds_label = f"{seed_name} of {seed_tables.asked.task_id}"
-    mo.vstack([elements.drawn(seed_page, seed_name, seeds_label), save_seeds])
-    return save_seeds, seed_name
-
-
-@app.cell
-def _(export, save_seeds, seed_name, seed_page):
-    mo.stop(not save_seeds.value)
-    elements.save_figure(seed_page, seed_name, export)
+def _(figure_dropdown, seed_page, seed_tables):
+    elements.drawn(seed_page, figure_dropdown.value, f"{figure_dropdown.value} of {seed_tables.asked.task_id}")
     return
 
 

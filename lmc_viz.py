@@ -18,7 +18,6 @@ with app.setup:
     from lmc_rl.app import catalog
     from lmc_rl.app import page as lmc
     from mop.apps import elements
-    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 
@@ -97,22 +96,14 @@ def _(args, line_controls, several_controls, shown):
 
 
 @app.cell
-def _(args):
-    format_dropdown, width_dropdown = elements.save_controls(args)
-    return format_dropdown, width_dropdown
-
-
-@app.cell
-def _(choices, chosen, format_dropdown, page, width_dropdown):
-    export = Export(format_dropdown.value, width_dropdown.value)
+def _(choices, chosen):
     names = [
         f"training_{chosen['curve']}",
         f"path_{choices.path_file}",
         f"measures_{choices.path_file}",
         choices.several_file(chosen["show"], chosen["seeds"]),
     ]
-    save_training, save_path, save_measures, save_several = (elements.save_button(page, name, export) for name in names)
-    return export, names, save_measures, save_path, save_several, save_training
+    return (names,)
 
 
 @app.cell
@@ -125,31 +116,30 @@ def _(choices, page, view):
 
 
 @app.cell
-def _(line_controls, names, save_training, show, view):
+def _(line_controls, names, show, view):
     mo.vstack(
         [
             *filter(None, [elements.absent(view)]),
             mo.md("## Training\n\nThe lines are fork points; a click on one shows the path between its children."),
             line_controls["curve"],
             show(names[0]),
-            save_training,
         ]
     )
     return
 
 
 @app.cell
-def _(line_controls, names, save_measures, save_path, show):
-    path_figure = mo.vstack([show(names[1]), save_path])
+def _(line_controls, names, show):
+    path_figure = show(names[1])
     if "part" not in line_controls.value:
-        path_figure = elements.beside(path_figure, mo.vstack([show(names[2]), save_measures]))
+        path_figure = elements.beside(path_figure, show(names[2]))
     path_controls = elements.in_a_row(*(line_controls[name] for name in line_controls.value if name != "curve"))
     mo.vstack([mo.md("## Path"), path_controls, path_figure])
     return
 
 
 @app.cell
-def _(choices, names, save_several, several_controls, several_problems, show):
+def _(choices, names, several_controls, several_problems, show):
     mo.vstack(
         [
             mo.md("## Several runs"),
@@ -157,25 +147,9 @@ def _(choices, names, save_several, several_controls, several_problems, show):
             *(elements.problem(line, "warn") for line in several_problems),
             elements.in_a_row(several_controls["show"], several_controls["seeds"]),
             show(names[3], "".join(f", {other.word}" for other in choices.several)),
-            save_several,
             mo.md(lmc.as_table(choices)),
         ]
     )
-    return
-
-
-@app.cell
-def _(format_dropdown, width_dropdown):
-    elements.in_a_row(format_dropdown, width_dropdown, mo.md("of every saved figure"))
-    return
-
-
-@app.cell
-def _(export, names, page, save_measures, save_path, save_several, save_training):
-    buttons = (save_training, save_path, save_measures, save_several)
-    pressed = [name for name, button in zip(names, buttons, strict=True) if button.value]
-    mo.stop(not pressed)
-    elements.save_figure(page, pressed[0], export)
     return
 
 

@@ -18,7 +18,6 @@ with app.setup:
     from mop.apps import elements, run_figures
     from mop.apps.flags import RunSettings as Settings
     from mop.apps.run_figures import Shown
-    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import run_script
 
@@ -118,37 +117,9 @@ def _(action_dropdown, analysis_dropdown, args, min_steps_number, num_fresh, rou
 
 
 @app.cell
-def _(figure_name, page, view):
-    fig_heatmap = elements.draw_or_stop(page, figure_name)
-    elements.absent(view)
-    return (fig_heatmap,)
-
-
-@app.cell
-def _(fig_heatmap, figure_name, run, shown):
-    elements.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}")
-    return
-
-
-@app.cell
-def _(args):
-    format_dropdown, width_dropdown = elements.save_controls(args)
-    return format_dropdown, width_dropdown
-
-
-@app.cell
-def _(fig_heatmap, figure_name, format_dropdown, page, shown, width_dropdown):
-    mo.stop(not fig_heatmap)  # no button where there is no figure
-    export = Export(format_dropdown.value, width_dropdown.value, shown.part)
-    save_button = elements.save_button(page, figure_name, export)
-    elements.in_a_row(save_button, format_dropdown, width_dropdown)
-    return export, save_button
-
-
-@app.cell
-def _(export, figure_name, page, save_button):
-    mo.stop(not save_button.value)
-    elements.save_figure(page, figure_name, export)
+def _(figure_name, page, run, shown, view):
+    figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}")
+    mo.vstack([*filter(None, [elements.absent(view)]), figure])
     return
 
 

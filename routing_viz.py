@@ -18,7 +18,6 @@ with app.setup:
     from mop.apps import elements, episode_tab, intervention_page, intervention_tab, run_figures
     from mop.apps.episode_tab import Settings
     from mop.apps.run_figures import Shown
-    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 
@@ -301,56 +300,18 @@ def _(gate_elements, gates, intervention_rows, routing_data, run):
 
 
 @app.cell
-def _(args, format_dropdown, intervention_rows, matrix_variant, routing_data, run, width_dropdown):
-    matrix_export = Export(format_dropdown.value, width_dropdown.value)
+def _(args, intervention_rows, matrix_variant, routing_data, run):
     matrix_page = intervention_page.matrix_page(run, intervention_rows, routing_data, matrix_variant, args.plots_dir)
-    matrix_file = next(iter(matrix_page.figures))
-    save_matrix_button = elements.save_button(matrix_page, matrix_file, matrix_export)
-    elements.in_a_row(save_matrix_button, format_dropdown, width_dropdown)
-    return matrix_export, matrix_file, matrix_page, save_matrix_button
-
-
-@app.cell
-def _(matrix_export, matrix_file, matrix_page, save_matrix_button):
-    mo.stop(not save_matrix_button.value)
-    elements.save_figure(matrix_page, matrix_file, matrix_export)
+    elements.download(matrix_page, next(iter(matrix_page.figures)))
     return
 
 
 @app.cell
-def _(figure_name, page, view):
+def _(figure_name, is_map, page, run, shown, view):
     mo.stop(figure_name is None)
-    fig_heatmap = elements.draw_or_stop(page, figure_name)
-    elements.absent(view)
-    return (fig_heatmap,)
-
-
-@app.cell
-def _(fig_heatmap, figure_name, is_map, run, shown, view):
     link = episode_tab.link_to_episodes(view) if is_map else None
-    elements.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}", link)
-    return
-
-
-@app.cell
-def _(args):
-    format_dropdown, width_dropdown = elements.save_controls(args)
-    return format_dropdown, width_dropdown
-
-
-@app.cell
-def _(fig_heatmap, figure_name, format_dropdown, page, shown, width_dropdown):
-    mo.stop(not fig_heatmap)  # no button where there is no figure
-    export = Export(format_dropdown.value, width_dropdown.value, shown.part)
-    save_button = elements.save_button(page, figure_name, export)
-    elements.in_a_row(save_button, format_dropdown, width_dropdown)
-    return export, save_button
-
-
-@app.cell
-def _(export, figure_name, page, save_button):
-    mo.stop(not save_button.value)
-    elements.save_figure(page, figure_name, export)
+    figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
+    mo.vstack([*filter(None, [elements.absent(view)]), figure])
     return
 
 

@@ -21,7 +21,6 @@ with app.setup:
     from generative.app.selection import PageState
     from generative.recordings.format import open_recording
     from mop.apps import elements
-    from mop.apps.template import Export
     from mop.common.errors import InputError, run_script
 
 
@@ -159,29 +158,6 @@ def _(shown, shown_page, tabs, view):
         elements.stop(error)
     figures = (elements.drawn(shown_page, name, label) for name, label in labels.items())
     mo.vstack([around["above"], *figures, around["below"]])
-    return
-
-
-@app.cell
-def _(args, tabs):
-    format_dropdown, width_dropdown = elements.save_controls(args)
-    names = [*controls.FIGURES[tabs.value], "now"]
-    figure_dropdown = mo.ui.dropdown(names, names[0], label="Figure", allow_select_none=False)
-    return figure_dropdown, format_dropdown, width_dropdown
-
-
-@app.cell
-def _(figure_dropdown, format_dropdown, shown_page, width_dropdown):
-    export = Export(format_dropdown.value, width_dropdown.value)
-    save_button = elements.save_button(shown_page, figure_dropdown.value, export)
-    elements.in_a_row(figure_dropdown, save_button, format_dropdown, width_dropdown)
-    return export, save_button
-
-
-@app.cell
-def _(export, figure_dropdown, save_button, shown_page):
-    mo.stop(not save_button.value)
-    elements.save_figure(shown_page, figure_dropdown.value, export)
     return
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.routing_data import chosen_actions
-from mop.apps.flags import FORMATS, RunSettings, SavingSettings
+from mop.apps.flags import FORMATS, RunSettings
 from mop.apps.runs import (
     FINAL,
     Run,
@@ -32,8 +32,7 @@ from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.values import MAX_ENVS, MAX_EPISODES
-from mop.plotting.hover import Box, boxes_of, values_of
-from mop.plotting.resize import smallest_text_pt
+from mop.plotting.hover import Box, boxes_of
 
 Kind = Literal["neutral", "warn", "success", "info", "danger"]  # of a callout
 MAX_MIN_STEPS = 1000
@@ -359,12 +358,23 @@ def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
     return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
 
 
-def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] | None = None) -> mo.Html:
-    """A figure as a still picture, with its texts under the mouse; label: what it shows of which run, for readers of
-    the page that cannot see it.
+def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:
+    """A figure of a page with what downloads it, or why it cannot be drawn; label: what names it in the page.
 
     link: the numbers of a text -> where a click on it leads, "" for nowhere. It is a plain link to an address of the
     page, which needs no script.
+    """
+    try:
+        if name not in page.figures:
+            raise InputError("there is nothing to draw yet")
+        figure = page.figures[name]()
+    except InputError as error:
+        return problem(error)
+    return mo.vstack([show_figure(figure, label or name, page.about(name), link), download(page, name)])
+
+
+def show_figure(figure: Figure, label: str, about: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:
+    """A figure as a still picture, with its texts under the mouse; about: what it shows, for who cannot see it.
 
     Not `mo.mpl.interactive`: it keeps a connection for each figure, whose pictures can be those of an earlier choice,
     and whose script a later visitor of the same server does not get.
@@ -374,29 +384,28 @@ def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] | Non
     source = base64.b64encode(
         file.getvalue()
     ).decode()  # in the page: a file could be gone before the browser asks for it
-    image = f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
+    names = f'alt="{html.escape(about)}" data-name="{html.escape(label)}"'
     spots = "".join(_spot(box, link(box.values) if link else "") for box in boxes_of(figure))
     width = round(CSS_DPI * LARGEST_GROWTH * figure.get_figwidth())
-    return mo.Html(f'<div class="figure" style="width:{width}px">{image}{spots}</div>')
+    picture = f'<img {names} src="data:image/png;base64,{source}">{spots}'
+    return mo.Html(f'<div class="figure" style="width:{width}px">{picture}</div>')
 
 
-def draw_or_stop(page: Page, name: str) -> Figure:
-    """A figure of a page for a screen; the cell stops at the reason if it cannot be drawn."""
-    try:
-        return page.figures[name]()
-    except InputError as error:
-        stop(error)
-
-
-def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:
-    """`show_figure` of a figure of a page, or why it cannot be drawn."""
-    try:
-        if name not in page.figures:
-            raise InputError("there is nothing to draw yet")
-        figure = page.figures[name]()
-    except InputError as error:
-        return problem(error)
-    return show_figure(figure, label or name, link)
+def download(page: Page, name: str) -> mo.Html:
+    """A button that gives the visitor a figure with its numbers and caption, in a format and a width."""
+    asked: dict[str, Any] = {}
+    widths = {called if width is None else f"{called}, {width:g} in": width for called, width in WIDTHS_IN.items()}
+    formats = mo.ui.dropdown(
+        [*FORMATS], FORMATS[0], allow_select_none=False, on_change=lambda word: asked.update(format=word)
+    )
+    width = mo.ui.dropdown(
+        widths, next(iter(widths)), allow_select_none=False, on_change=lambda inches: asked.update(width_in=inches)
+    )
+    button = mo.download(
+        lambda: page.archive(name, Export(**asked)), f"{page.stem(name)}.zip", label=f"Download {page.stem(name)}"
+    )
+    page.controls[name] = formats, width, button  # marimo forgets those that nothing refers to
+    return in_a_row(button, formats, width)
 
 
 def beside(*items: mo.Html) -> mo.Html:
@@ -419,38 +428,9 @@ def _spot(box: Box, address: str) -> str:
     return f'<a tabindex="-1" href="{html.escape(address)}">{spot}</a>' if address else spot
 
 
-def save_controls(args: SavingSettings) -> tuple:
-    """Dropdowns of the format and the width in which figures are saved."""
-    widths = {name if width is None else f"{name}, {width:g} in": width for name, width in WIDTHS_IN.items()}
-    if args.width not in widths.values():
-        widths[f"{args.width:g} in"] = args.width
-    first = next(name for name, width in widths.items() if width == args.width)
-    return (
-        mo.ui.dropdown([*FORMATS], args.format, label="Format", allow_select_none=False),
-        mo.ui.dropdown(widths, first, label="Width", allow_select_none=False),
-    )
-
-
-def save_button(page: Page, name: str, export: Export):
-    """The button that saves a figure of a page, with the name of its file."""
-    file = page.file_name(name, export) if name in page.figures else f"{export.stem(name)}.{export.format}"
-    return mo.ui.run_button(label=f"Save {file}", disabled=name not in page.figures)
-
-
 def in_a_row(*items) -> mo.Html:
     """Controls beside each other, as many as fit."""
     return mo.hstack(items, justify="start", align="center", gap=2, wrap=True)
-
-
-def save_figure(page: Page, name: str, export: Export) -> mo.Html:
-    """Save a figure of a page, and say where it is, or why there is none."""
-    try:
-        path, figure = page.save(name, export)
-    except (InputError, OSError) as error:
-        return problem(error)
-    files = [f"its numbers `{path.with_suffix('.csv')}`"] if values_of(figure) else []
-    files += [f"its caption `{path.with_suffix('.txt')}`"]
-    return told(f"saved: `{path}`, {', '.join(files)}; the smallest text has {smallest_text_pt(figure):.1f} points")
 
 
 def told(message: str) -> mo.Html:

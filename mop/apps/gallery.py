@@ -153,7 +153,7 @@ def _shown(page: Page, has_captions: bool = True) -> tuple[list[dict[str, str]],
             continue
         title = _title(name)
         try:
-            picture = elements.show_figure(figure(), title).text
+            picture = elements.show_figure(figure(), title, page.about(name)).text
         except InputError as error:
             missing.append(f"{title}: {error}")
             continue

@@ -210,7 +210,7 @@ def page_of(
     """The page of a run. app: its file; data: the steps that are shown; figures_of: `routing_figures`, ..."""
     folder = shown.run.key.artefacts(plots_dir)
     figures = figures_of(data, shown.min_steps)
-    return Page(app, shown.flags, folder, figures, lambda name: _describe(shown, data), plots_dir)
+    return Page(app, shown.flags, folder, figures, lambda name: _describe(shown, data), plots_dir, shown.part)
 
 
 def save_as_script(app: str, args: RunSettings, figures_of: Callable[..., list[PageFigure]]) -> None:
@@ -219,7 +219,7 @@ def save_as_script(app: str, args: RunSettings, figures_of: Callable[..., list[P
     if not has_routing(data) and figures_of is routing_figures:
         print(f"note: {NO_ROUTERS}", file=sys.stderr)
     shown = Shown(run, args.num_episodes if args.fresh else None, args.action, args.min_steps)
-    page_of(app, shown, hold(data, args.action), figures_of, args.plots_dir).save_as_script(args, shown.part)
+    page_of(app, shown, hold(data, args.action), figures_of, args.plots_dir).save_as_script(args)
 
 
 def run_of_script(args: RunSettings) -> tuple[Run, RoutingData]:

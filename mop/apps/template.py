@@ -1,4 +1,4 @@
-"""A page as a list of figures: what an app shows, what its buttons save and what it saves as a script follow from it.
+"""A page as a list of figures: what an app shows, what its buttons give and what it saves as a script follow from it.
 
 A figure is saved for a paper or a talk as a picture, the numbers in it, and a caption that ends with the command which
 makes it again.
@@ -8,6 +8,7 @@ import csv
 import io
 import shlex
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,18 +33,10 @@ _SCREEN_DPI, _PRINT_DPI = 100, 300
 
 @dataclass(frozen=True)
 class Export:
-    """How a figure is saved: the format of its file, and its width in inches, None: as it is drawn for a screen.
-
-    part: what the names of the files say of the part of the data that is shown, such as "_forward".
-    """
+    """How a figure is saved: the format of its file, and its width in inches, None: as it is drawn for a screen."""
 
     format: str = "png"
     width_in: float | None = None
-    part: str = ""
-
-    def stem(self, name: str) -> str:
-        """The name of a figure's files, without their endings."""
-        return f"{name}{self.part}" + ("" if self.width_in is None else f"_{self.width_in:g}in")
 
     @property
     def flags(self) -> list[str]:
@@ -51,22 +44,20 @@ class Export:
         return ["--format", self.format, *([] if self.width_in is None else ["--width", f"{self.width_in:g}"])]
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str, export: Export, caption: str) -> Path:
-    """Write a figure, its numbers as `<stem>.csv` if it has some, and its caption as `<stem>.txt`; the picture's path.
+def files_of(figure: Figure, name: str, export: Export, caption: str) -> dict[str, bytes]:
+    """The files of a figure by their names: its numbers as `<stem>.csv` if it has some, its caption, the picture last.
 
-    All of them are written, or none. The figure is brought to the width of the export; it is not to be shown after.
+    The figure is brought to the width of the export; it is not to be shown after.
     """
     rows = values_of(figure)
     if export.width_in is not None:
         fit_to_width(figure, export.width_in)
+        name = f"{name}_{export.width_in:g}in"
     picture = figure_bytes(figure, export.format, _SCREEN_DPI if export.width_in is None else _PRINT_DPI)
     size = f"{figure.get_figwidth():.2f} x {figure.get_figheight():.2f} inches"
     text = f"{caption}\nSize: {size}, smallest text {smallest_text_pt(figure):.1f} pt.\n"
-    stem = Path(folder) / export.stem(name)
     contents = {"csv": as_csv(rows), "txt": text.encode(), export.format: picture}
-    files = [(stem.with_name(f"{stem.name}.{ending}"), data) for ending, data in contents.items() if data]
-    write_together([(path, lambda file, data=data: file.write(data)) for path, data in files])
-    return files[-1][0]
+    return {f"{name}.{ending}": data for ending, data in contents.items() if data}
 
 
 def as_csv(rows: Sequence[Mapping[str, object]]) -> bytes:
@@ -132,38 +123,60 @@ class Page:
         figures: Iterable[PageFigure],
         describe: Callable[[str], Sequence[str]] = lambda name: (),
         plots_dir: str = PLOTS_DIR,
+        part: str = "",
     ):
-        """script, flags: the command that shows the same; describe: name of a figure -> lines of its caption."""
+        """script, flags: the command that shows the same; describe: name of a figure -> lines of its caption.
+
+        part: what the names of files say of the part of the data that is shown, such as "_forward".
+        """
         self.figures = {figure.name: figure for figure in figures}
         self._command = ["python", script, *flags]
         self._folder = Path(folder)
         self._describe = describe
         self._more = [] if plots_dir == PLOTS_DIR else ["--plots_dir", plots_dir]
+        self._part = part
+        self.controls: dict[str, tuple] = {}  # of a figure, on a page in a browser
+
+    def about(self, name: str) -> str:
+        """What a figure shows, of which data, a line each."""
+        return "\n".join([f"{self.figures[name].about.rstrip('.')}.", *self._describe(name)])
 
     def caption(self, name: str, export: Export) -> str:
-        """What a figure shows, of which data, and the command that makes it again, a line each."""
+        """The same, and the command that makes it again."""
         figure, words = self.figures[name], [*self._command, "--only", name, *export.flags, *self._more]
-        command = figure.command or shlex.join(words)
-        return "\n".join([f"{figure.about.rstrip('.')}.", *self._describe(name), f"Command: {command}"])
+        return f"{self.about(name)}\nCommand: {figure.command or shlex.join(words)}"
 
-    def file_name(self, name: str, export: Export) -> str:
-        """The name of the picture of a figure."""
-        return f"{export.stem(self.figures[name].stem)}.{export.format}"
+    def stem(self, name: str) -> str:
+        """The name of the files of a figure."""
+        return self.figures[name].stem + self._part
 
-    def save(self, name: str, export: Export) -> tuple[Path, Figure]:
-        """Draw a figure and write its files as `save_figure`; the path of the picture, and what was drawn."""
+    def files(self, name: str, export: Export) -> dict[str, bytes]:
+        """Draw a figure; its files by name, as `files_of`."""
         drawn = self.figures[name](export.width_in)
-        return save_figure(drawn, self._folder, self.figures[name].stem, export, self.caption(name, export)), drawn
+        return files_of(drawn, self.stem(name), export, self.caption(name, export))
 
-    def save_as_script(self, args: SavingSettings, part: str = "") -> None:
+    def archive(self, name: str, export: Export) -> bytes:
+        """The files of a figure as a zip."""
+        with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, data in self.files(name, export).items():
+                archive.writestr(path, data)
+        return file.getvalue()
+
+    def save(self, name: str, export: Export) -> Path:
+        """Write the files of a figure, all or none; the path of the picture."""
+        files = [(self._folder / path, data) for path, data in self.files(name, export).items()]
+        write_together([(path, lambda file, data=data: file.write(data)) for path, data in files])
+        return files[-1][0]
+
+    def save_as_script(self, args: SavingSettings) -> None:
         """Save the figures that --only names, else all, and print their paths; on stderr, say why one cannot be."""
-        export, reasons = Export(args.format, args.width, part), []
+        export, reasons = Export(args.format, args.width), []
         names = chosen(self.figures.values(), args.only)
         for name in names:
             try:
-                print(self.save(name, export)[0])
+                print(self.save(name, export))
             except InputError as error:
-                reasons.append(f"no {self.file_name(name, export)}: {error}")
+                reasons.append(f"no {self.stem(name)}.{export.format}: {error}")
         if len(reasons) == len(names):
             raise InputError(reasons[0])
         print(*reasons, sep="\n", end="\n" if reasons else "", file=sys.stderr)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,13 +91,17 @@ class Page:
 
     def shows(self, expected: str) -> None:
         """Wait until the figure says that it is this one."""
-        self.page.locator(f"{FIGURE}[alt='{expected}']").wait_for()
+        self.page.locator(f"{FIGURE}[data-name='{expected}']").wait_for()
+
+    def names(self, part: str) -> None:
+        """Wait until a figure is there whose name has this part."""
+        self.page.locator(f"{FIGURE}[data-name*='{part}']").first.wait_for()
 
     def label(self, expected: str) -> None:
         """The same, and see that it stays so."""
         self.shows(expected)
         self.page.wait_for_timeout(2000)  # what was still on its way would come now
-        assert self.figures().first.get_attribute("alt") == expected
+        assert self.figures().first.get_attribute("data-name") == expected
 
     def choose(self, label: str, option: str) -> None:
         self.dropdown(label).select_option(label=option)
@@ -112,7 +117,7 @@ class Page:
 
     def view(self) -> tuple[str, list[str]]:
         """The address, and what the figures say that they show."""
-        return self.page.url, self.figures().evaluate_all("images => images.map(image => image.alt)")
+        return self.page.url, self.figures().evaluate_all("images => images.map(image => image.dataset.name)")
 
     def undo(self, choose: Callable[[], None]) -> None:
         """Choose something, which shows other figures, and go back: address and figures are as they were."""
@@ -148,13 +153,15 @@ class Page:
     def see(self, text: str) -> None:
         self.page.get_by_text(text).first.wait_for()
 
-    def save(self, name: str, place: Path, start: bytes = b"\x89PNG") -> Path:
-        """Press the button that saves a figure, and find the file where the page says it is."""
-        self.page.get_by_role("button", name=f"Save {name}", exact=True).click()
-        self.see("saved:")
-        path = place / self.page.locator("code", has_text=name).first.inner_text()
-        assert path.read_bytes().startswith(start)
-        return path
+    def save(self, name: str, start: bytes = b"\x89PNG") -> dict[str, bytes]:
+        """Press the button that downloads a figure: its files by name, of which the last is a picture."""
+        with self.page.expect_download() as download:
+            self.page.locator("marimo-download").get_by_text(f"Download {name}", exact=True).click()
+        assert download.value.suggested_filename == f"{name}.zip"
+        with zipfile.ZipFile(download.value.path()) as archive:
+            files = {path: archive.read(path) for path in archive.namelist()}
+        assert [*files][-1].startswith(name) and files[[*files][-1]].startswith(start)
+        return files
 
     def chosen(self, label: str) -> str:
         """What a dropdown shows."""

@@ -305,7 +305,7 @@ def test_in_a_browser(place, browser):
             link = walk_through(shown, place)
             assert shown.faults == []
         with opened(browser, link) as shown:  # another profile: the link opens the same view
-            shown.page.get_by_alt_text("copy, seed 1: path_self").wait_for()
+            shown.names("copy, seed 1: path_self")
             assert shown.chosen("Seeds").startswith("each") and shown.chosen("Show") == "instability I"
             missing_and_damaged(shown)
             assert shown.faults == []
@@ -324,36 +324,35 @@ def test_imitation_runs_in_a_browser(place, browser):
 def walk_through(shown: Page, place: Path) -> str:
     """Every control once: a click on a fork point, hover texts, what is saved; the address at the end."""
     name = "InvertedDoublePendulum-v5 SAC, copy, seed 1"
-    shown.page.get_by_alt_text(f"{name}: path_fork_0").wait_for()
+    shown.names(f"{name}: path_fork_0")
     mark = shown.page.locator(".figure i[data-text^='fork 2, at 50%']")
     mark.hover()
     assert "connected, B 1." in mark.evaluate("spot => getComputedStyle(spot, '::after').content")
     mark.click()
-    shown.page.get_by_alt_text(f"{name}: path_fork_2").wait_for()
+    shown.names(f"{name}: path_fork_2")
     assert "fork=2" in shown.page.url
     assert any(text.startswith("alpha 0.50, episode ") for text in shown.shown_texts())
     shown.see("connected from")
     shown.undo(lambda: shown.choose("Curve", "critic loss"))
     shown.choose("Curve", "critic loss")
-    shown.page.get_by_alt_text(f"{name}: training_critic_loss").wait_for()
+    shown.names(f"{name}: training_critic_loss")
     shown.choose("Path", "control: independent (barrier)")
-    shown.page.get_by_alt_text(f"{name}: path_independent").wait_for()
-    path = shown.save("path_independent.png", place)
-    assert path.parent == place / "plots" / "lmc" / SAC_1
-    with path.with_suffix(".csv").open(newline="") as file:
-        assert sum(row["episode"] != "" for row in csv.DictReader(file)) == 11 * 12
-    assert "--fork independent --runs" in path.with_suffix(".txt").read_text()
+    shown.names(f"{name}: path_independent")
+    files = shown.save("path_independent")
+    rows = csv.DictReader(files["path_independent.csv"].decode().splitlines())
+    assert sum(row["episode"] != "" for row in rows) == 11 * 12
+    assert b"--fork independent --runs" in files["path_independent.txt"]
     shown.choose("Path", "control: self (connected)")
-    shown.page.get_by_alt_text(f"{name}: measures_self").wait_for()
+    shown.names(f"{name}: measures_self")
     for option, figure in SEVERAL[:0:-1]:  # the first is shown already
         shown.choose("Show", option)
-        shown.page.locator(f"{FIGURE}[alt^='{name}: several_{figure}, ']").wait_for()
+        shown.page.locator(f"{FIGURE}[data-name^='{name}: several_{figure}, ']").wait_for()
     shown.choose("Seeds", "each by itself, 95 % over episodes")
-    shown.page.locator(f"{FIGURE}[alt^='{name}: several_instability_each_seed, {SAC_1}']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='{name}: several_instability_each_seed, {SAC_1}']").wait_for()
     shown.page.locator("marimo-multiselect button").first.click()
     shown.page.get_by_role("option", name="DDPG, copy, seed 2").first.click()  # away with it
     shown.page.keyboard.press("Escape")
-    shown.page.locator(f"{FIGURE}[alt*='several_']:not([alt*='DDPG'])").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name*='several_']:not([data-name*='DDPG'])").wait_for()
     for choice in ("curve=critic_loss", "fork=self", "show=instability", "seeds=each", "runs="):
         assert choice in shown.page.url
     return shown.page.url
@@ -362,27 +361,27 @@ def walk_through(shown: Page, place: Path) -> str:
 def walk_along_lines(shown: Page, place: Path) -> None:
     """An imitation run: a click on a fork, parts and alignment, several runs; from it to one of the other kind."""
     name = "BabyAI-GoToObj-v0, lpc_alpha 0, seed 1"
-    shown.page.locator(f"{FIGURE}[alt='{name}: path_fork_0']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name='{name}: path_fork_0']").wait_for()
     mark = shown.page.locator(".figure i[data-text^='fork 1, at 10%']")
     assert "points" in mark.get_attribute("data-text")
     mark.click()
-    shown.page.locator(f"{FIGURE}[alt='{name}: path_fork_1']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name='{name}: path_fork_1']").wait_for()
     assert any(text.startswith("routers, alpha 0.50: cross-entropy") for text in shown.shown_texts())
     assert any(text.startswith("layer 1, alpha 0.50: KL") for text in shown.shown_texts())
     shown.choose("What moves", "all weights, to the aligned second end")
-    shown.page.locator(f"{FIGURE}[alt='{name}: path_fork_1_aligned']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name='{name}: path_fork_1_aligned']").wait_for()
     shown.choose("Path", "control: independent (barrier)")
-    shown.page.locator(f"{FIGURE}[alt='{name}: path_independent_aligned']").wait_for()
-    assert shown.save("path_independent_aligned.png", place).parent == place / "plots" / "lmc" / MOP_1
+    shown.page.locator(f"{FIGURE}[data-name='{name}: path_independent_aligned']").wait_for()
+    shown.save("path_independent_aligned")
     shown.choose("What moves", "routers")
-    shown.page.locator(f"{FIGURE}[alt^='{name}: several_barrier_routers, ']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='{name}: several_barrier_routers, ']").wait_for()
     shown.choose("Show", "barrier of success, points")
     shown.see("no line on which routers moves was played in worlds; see --played_parts of run_mop")
     shown.choose("What moves", "every part, over each other")
-    shown.page.locator(f"{FIGURE}[alt^='{name}: several_success, ']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='{name}: several_success, ']").wait_for()
     assert "show=success" in shown.page.url and "part=" not in shown.page.url
     shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 1 · demo 20260101_000001")
-    shown.page.get_by_alt_text("SAC, copy, seed 1: measures_independent").wait_for()
+    shown.names("SAC, copy, seed 1: measures_independent")
     assert shown.dropdown("What moves").count() == 0
 
 
@@ -393,9 +392,9 @@ def missing_and_damaged(shown: Page) -> None:
     shown.choose("Run", "Hopper-v5 SAC, copy, seed 4 · demo 20260101_000004 · no path yet")
     shown.see("no path has been evaluated yet")
     shown.page.get_by_text("there is nothing to draw yet").first.wait_for()
-    shown.page.locator(f"{FIGURE}[alt^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
     shown.choose("Run", "demo/Swimmer-v5/SAC/seed_5_20260101_000005 · damaged")
     shown.see("no config of an experiment")
     shown.refresh()
     shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 2 · demo 20260101_000002")
-    shown.page.locator(f"{FIGURE}[alt^='InvertedDoublePendulum-v5 SAC, copy, seed 2: path_']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='InvertedDoublePendulum-v5 SAC, copy, seed 2: path_']").wait_for()

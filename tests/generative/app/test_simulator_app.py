@@ -395,13 +395,13 @@ def test_in_a_browser(place, state, browser):
         with opened(browser, f"{address}/?episode={k}&step=5&horizon=2&steps=3") as shown:
             link = walk_through(shown, place, state)
         with opened(browser, link) as shown:  # another profile: the link opens the same view
-            edited = shown.page.locator(f"{FIGURE}[alt^='tiny: episode {k}, step 6: edited ']")
+            edited = shown.page.locator(f"{FIGURE}[data-name^='tiny: episode {k}, step 6: edited ']")
             edited.wait_for()
-            assert edited.get_attribute("alt").endswith(state.edit_word)
+            assert edited.get_attribute("data-name").endswith(state.edit_word)
             assert shown.chosen("Target") == "LPC" and shown.chosen("Actions") == "as recorded"
         with opened(browser, f"{address}/?episode=99999&step=x&target=lpc&tab=Imagine") as shown:
             shown.see("episode '99999' is no number from 0 to")
-            shown.page.locator(f"{FIGURE}[alt*=': imagined']").wait_for()
+            shown.page.locator(f"{FIGURE}[data-name*=': imagined']").wait_for()
 
 
 def walk_through(shown: Page, place: Path, state: PageState) -> str:
@@ -413,7 +413,7 @@ def walk_through(shown: Page, place: Path, state: PageState) -> str:
     shown.page.keyboard.press("ArrowRight")
     shown.shows(f"{name} 6: now")
     assert "step=6" in shown.page.url
-    shown.page.locator(f"{FIGURE}[alt^='{name} 6: why {state.target_word}']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='{name} 6: why {state.target_word}']").wait_for()
     shown.choose("Target", "LPC")
     shown.shows(f"{name} 6: why lpc")
     shown.page.locator("table.causes a", has_text="it").first.wait_for()
@@ -423,22 +423,22 @@ def walk_through(shown: Page, place: Path, state: PageState) -> str:
     shown.shows(f"{name} 6: imagined")
     shown.see("cells right")
     shown.open_tab("Edit")
-    shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited ']").wait_for()
-    before = shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited ']").get_attribute("src")
+    shown.page.locator(f"{FIGURE}[data-name^='{name} 6: edited ']").wait_for()
+    before = shown.page.locator(f"{FIGURE}[data-name^='{name} 6: edited ']").get_attribute("src")
     cell, change = state.edit_word.split(":")
     shown.choose("Cell", next(called for called, word in cell_names(state).items() if word == cell))
-    shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited {cell}:']").wait_for()
+    shown.page.locator(f"{FIGURE}[data-name^='{name} 6: edited {cell}:']").wait_for()
     shown.choose("Change", describe_edit(state.edit))
     shown.choose("Actions", "as recorded")
     shown.shows(f"{name} 6: edited {state.edit_word}")
     shown.shows(f"{name} 6: effect {state.edit_word} on lpc")
     shown.page.wait_for_function(
-        "asked => document.querySelector(asked[0])?.src !== asked[1]", arg=[f"{FIGURE}[alt*=': edited ']", before]
+        "asked => document.querySelector(asked[0])?.src !== asked[1]", arg=[f"{FIGURE}[data-name*=': edited ']", before]
     )
     assert_futures(shown.shown_texts(), chosen(state, actions=RECORDED, num_sim_steps=3))
-    file_name = f"effect_episode_{k}_step_6_lpc_{state.edit_word}.png".replace(":", "_").replace(",", "_")
-    with shown.save(file_name, place).with_suffix(".csv").open(newline="") as file:
-        changes = [float(row["value"]) for row in csv.DictReader(file) if row["line"] == future_figures.MEASURED]
+    file_name = f"effect_episode_{k}_step_6_lpc_{state.edit_word}".replace(":", "_").replace(",", "_")
+    rows = csv.DictReader(shown.save(file_name)[f"{file_name}.csv"].decode().splitlines())
+    changes = [float(row["value"]) for row in rows if row["line"] == future_figures.MEASURED]
     asked = chosen(state, target="lpc", actions=RECORDED, num_sim_steps=3)
     assert changes == pytest.approx(asked.effects[future_figures.MEASURED].tolist(), abs=0.02)
     for choice in (f"episode={k}", "step=6", "tab=Edit", "target=lpc", "actions=recorded", "cell=", f"change={change}"):

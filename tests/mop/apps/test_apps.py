@@ -96,14 +96,14 @@ def test_routing_viz(place, browser):
     flags = ("--num_episodes", 6, "--num_envs", 3)
     with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
         with opened(browser, address) as page:
-            controls_of_routing_viz(page, place)
+            controls_of_routing_viz(page)
         with opened(browser, address) as page:
             fresh_evaluation(page)
         with opened(browser, address) as page:
             faulty_caches(page)
 
 
-def controls_of_routing_viz(page: Page, place: Path) -> None:
+def controls_of_routing_viz(page: Page) -> None:
     shown = page.picture()
     page.choose("Map", "LPC")
     shown = page.picture(other_than=shown)
@@ -116,7 +116,8 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     assert len(texts) > 100 and any(
         re.fullmatch(r"x \d+, y \d+: skip 0.\d\d, GRU \d+ 0.\d\d, .* steps?", text) for text in texts
     )
-    page.save("routing_heatmap_by_key_phase.png", place)
+    page.page.locator("marimo-dropdown select", has_text="pdf").select_option("pdf")
+    page.save("routing_heatmap_by_key_phase", b"%PDF")
     for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Variance"):
         page.open_tab(tab)
         shown = page.picture(other_than=shown)
@@ -293,15 +294,15 @@ def test_logit_viz(place, browser):
         page.undo(lambda: page.open_tab("By phase"))
         page.pass_over()
         shown = page.picture()
-        page.save("action_frequency.png", place)
+        page.save("action_frequency")
         page.open_tab("By phase")
         shown = page.picture(other_than=shown)
         page.choose("Analysis", "by key phase")
         shown = page.picture(other_than=shown)
-        page.save("action_frequency_by_key_phase.png", place)
+        page.save("action_frequency_by_key_phase")
         page.open_tab("Action entropy")
         shown = page.picture(other_than=shown)
-        page.save("action_entropy_heatmap.png", place)
+        page.save("action_entropy_heatmap")
         page.page.get_by_text("Use cached routing data").click()
         shown = page.picture(other_than=shown)
         page.page.get_by_text("Use cached routing data").click()
@@ -318,16 +319,16 @@ def test_cross_task_viz(place, browser):
     with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
         with opened(browser, address) as page:
             results_and_filters(page, place)
-            difference = two_runs(page, place)
-            seeds = many_seeds(page, place)
+            difference = two_runs(page)
+            seeds = many_seeds(page)
             link = page.page.url
         with opened(browser, link) as page:  # it opens the same view
             for shown in (difference, seeds):
-                page.page.get_by_alt_text(shown).wait_for()
+                page.names(shown)
 
 
 def results_and_filters(page: Page, place: Path) -> None:
-    by_task, against_cost = page.picture(), page.picture(1)
+    written, by_task, against_cost = sorted(place.glob("plots/**/*")), page.picture(), page.picture(1)
     table = pd.read_csv(REPOSITORY / "results/linear/tasks.csv").query("task_id == 'BabyAI-GoToDoor-v0'")
     row = table.sort_values("success_rate", kind="stable").iloc[0]  # no other point is near
     hardest = page.page.locator(f".figure i[data-text^='GoToDoor GRU baseline'][data-text*='seed {row['seed']}']").first
@@ -337,12 +338,13 @@ def results_and_filters(page: Page, place: Path) -> None:
     page.choose("Measure", "path ratio")
     by_task = page.picture(other_than=by_task)
     page.undo(lambda: page.choose("Measure", "mean LPC"))
-    page.save("path_ratio_by_task.png", place)
+    assert list(page.save("path_ratio_by_task")) == [f"path_ratio_by_task.{ending}" for ending in ("csv", "txt", "png")]
+    assert sorted(place.glob("plots/**/*")) == written, "a page writes nothing"
     page.choose("Policy", "mixture")
     against_cost = page.picture(1, other_than=against_cost)
     page.choose("Show", "success")
     page.picture(1, other_than=against_cost)
-    page.save("success_against_lpc_by_task.png", place)
+    page.save("success_against_lpc_by_task")
     page.choose("Worlds", "12 worlds from eval_seed 0")
     page.see("there is no GRU baseline among these results")
     page.picture(other_than=by_task)
@@ -352,44 +354,43 @@ def results_and_filters(page: Page, place: Path) -> None:
     page.see("these runs were evaluated in different worlds")
 
 
-def two_runs(page: Page, place: Path) -> str:
+def two_runs(page: Page) -> str:
     """Compare two runs, and several side by side; what the figure of the difference says that it shows."""
     page.see("it is damaged")  # the first two runs of a task
     assert page.page.get_by_role("button", name="Save difference.png").count() == 0
     name = f"{TASK} mixture lpc_alpha 0 trial"
     page.choose("Right", f"{name} 7")
     label = f"difference, {name} 0 seed 0, {name} 7"
-    page.page.get_by_alt_text(f"{label}: LPC and all layers, overall").wait_for()
+    page.names(f"{label}: LPC and all layers, overall")
     page.see("+0.0 (+0.0 to +0.0)")  # the same evaluation twice
     assert any(re.fullmatch(r"x \d+, y \d+: LPC ([\d,]+) → \1, \+0 \(95 % .*", text) for text in page.shown_texts())
     page.choose("Analysis", "by key phase")
-    page.page.get_by_alt_text(f"{label}: LPC, by_key_phase").wait_for()
+    page.names(f"{label}: LPC, by_key_phase")
     page.choose("Map", "layer 1")
-    page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
-    page.save("difference.png", place)
+    page.names(f"{label}: layer 1, by_key_phase")
+    page.save("difference")
     page.page.locator("marimo-multiselect button").first.click()
     for trial in ("trial 1", "trial 2", "trial 7"):  # those that cannot be shown away, another one in
         page.page.get_by_role("option", name=re.compile(rf" {trial}( |$)")).first.click()
     page.page.keyboard.press("Escape")
-    page.page.locator(f"{FIGURE}[alt^='routing_side_by_side, '][alt*='trial 7']").wait_for()
-    page.save("routing_side_by_side.png", place)
+    page.page.locator(f"{FIGURE}[data-name^='routing_side_by_side, '][data-name*='trial 7']").wait_for()
+    page.save("routing_side_by_side")
     return f"{label}: layer 1, by_key_phase"
 
 
-def many_seeds(page: Page, place: Path) -> str:
+def many_seeds(page: Page) -> str:
     """Trials 0 and 7 are two trainings with one lpc_alpha; what cannot be read is counted. What is shown last."""
     page.choose("Task", TASK)
-    page.page.get_by_alt_text(f"measures_against_alpha of {TASK}").wait_for()
+    page.names(f"measures_against_alpha of {TASK}")
     page.see("left out, 1 run: it cannot be read: it is damaged, or no routing cache")
     assert any(text.startswith("lpc_alpha 0: mean of 2 seeds") for text in page.shown_texts())
     page.choose("Figure", "measures by phase")
-    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
-    page.save("measures_by_phase.png", place)
-    assert (place / "plots" / TASK / "statistics" / "measures_by_phase.csv").is_file()
+    page.names(f"measures_by_phase of {TASK}")
+    page.save("measures_by_phase")
     page.choose("Phases", "by outcome")
     page.see("these runs have one phase alone, 'success'")  # every episode succeeds
     page.choose("Phases", "by carrying phase")
-    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+    page.names(f"measures_by_phase of {TASK}")
     return f"measures_by_phase of {TASK}"
 
 

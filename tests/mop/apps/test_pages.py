@@ -17,7 +17,7 @@ from scripts import REPOSITORY
 
 import batch_eval
 from mop.analysis.actions import hold_action
-from mop.apps.elements import save_figure
+from mop.apps.elements import drawn
 from mop.apps.episode_records import episode_frame, episode_labels, example_images
 from mop.apps.flags import RunSettings
 from mop.apps.run_figures import (
@@ -38,7 +38,7 @@ from mop.apps.runs import (
     load_routing,
     other_checkpoint,
 )
-from mop.apps.template import Export, Page, PageFigure, chosen
+from mop.apps.template import Page, PageFigure, chosen
 from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
@@ -190,13 +190,13 @@ def test_a_replaced_cache_is_read_anew(cache_dir):
     assert len(load_routing(run).steps) == 10
 
 
-def test_what_cannot_be_drawn_is_not_saved(tmp_path):
+def test_what_cannot_be_drawn_cannot_be_downloaded(tmp_path):
     def draw():
         raise InputError("one line of the `reason`")
 
     page = Page("logit_viz.py", (), tmp_path / "plots", [PageFigure("name", "It is not there.", draw)])
-    assert "one line of the" in save_figure(page, "name", Export()).text
-    assert not (tmp_path / "plots").exists()
+    shown = drawn(page, "name").text
+    assert "one line of the" in shown and "marimo-download" not in shown
 
 
 def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
@@ -258,9 +258,10 @@ def test_example_images_show_the_first_step_of_each_group(data):
     assert len({image.tobytes() for image in images.values()}) == 4
 
 
-def page_of_actions(data: RoutingData, folder: Path) -> Page:
+def page_of_actions(data: RoutingData, folder: Path, part: str = "") -> Page:
     names = ("action_frequency", "action_entropy_heatmap")
-    return Page("logit_viz.py", (), folder, [figure for figure in action_figures(data) if figure.name in names])
+    figures = [figure for figure in action_figures(data) if figure.name in names]
+    return Page("logit_viz.py", (), folder, figures, part=part)
 
 
 def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, capsys):
@@ -270,7 +271,7 @@ def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, caps
     assert written == [str(tmp_path / f"{name}.png") for name in page.figures]
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in written)
     silent = replace(data, steps=replace(data.steps, action_logits=None))
-    page_of_actions(silent, tmp_path).save_as_script(cli.parse(RunSettings, "", ["--format", "pdf"]), "_forward")
+    page_of_actions(silent, tmp_path, "_forward").save_as_script(cli.parse(RunSettings, "", ["--format", "pdf"]))
     told = capsys.readouterr()
     assert "no action_entropy_heatmap_forward.pdf: this routing cache" in told.err
     assert told.out.split() == [str(tmp_path / "action_frequency_forward.pdf")]

@@ -13,7 +13,7 @@ from old_caches import CACHE, TASK
 from mop.apps.flags import RunSettings
 from mop.apps.run_figures import Shown, action_figures, page_of
 from mop.apps.runs import Run, load_routing
-from mop.apps.template import Export, as_csv, save_figure
+from mop.apps.template import Export, as_csv, files_of
 from mop.artifacts.run_paths import RunKey
 from mop.common.cli import parse
 from mop.common.files import figure_bytes
@@ -91,19 +91,16 @@ def test_text_is_smaller_where_it_would_overlap():
     assert all(right <= left + 1 for (_, right), (left, _) in itertools.pairwise(ends))
 
 
-def test_files_of_a_figure(tmp_path):
+def test_files_of_a_figure():
     figure = a_figure()
     add_note(figure.axes[0], 0, 1, 0, 1, "a cell", x=1, weight=0.25)
-    path = save_figure(figure, tmp_path, "name", Export("pdf", 6.75, "_forward"), "It shows this.")
-    assert path == tmp_path / "name_forward_6.75in.pdf" and path.read_bytes().startswith(b"%PDF")
-    assert path.with_suffix(".csv").read_text() == "panel,x,weight\na panel,1,0.25\n"
+    files = files_of(figure, "name_forward", Export("pdf", 6.75), "It shows this.")
+    assert [*files] == [f"name_forward_6.75in.{ending}" for ending in ("csv", "txt", "pdf")]
+    numbers, text, picture = files.values()
+    assert picture.startswith(b"%PDF") and numbers == b"panel,x,weight\na panel,1,0.25\n"
     size = figure.get_size_inches()
-    assert path.with_suffix(".txt").read_text() == (
-        f"It shows this.\nSize: 6.75 x {size[1]:.2f} inches, smallest text 8.4 pt.\n"
-    )
-    plain = save_figure(a_figure(), tmp_path, "plain", Export(), "")
-    assert plain.name == "plain.png" and not plain.with_suffix(".csv").exists()
-    assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
+    assert text.decode() == f"It shows this.\nSize: 6.75 x {size[1]:.2f} inches, smallest text 8.4 pt.\n"
+    assert [*files_of(a_figure(), "plain", Export(), "")] == ["plain.txt", "plain.png"]
 
 
 def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
