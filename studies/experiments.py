@@ -19,7 +19,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from mop.common.speed import num_threads
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
-from mop.common.workers import run_command
+from mop.common.workers import run_command, run_commands
 from mop.plotting.alphas import plot_measures_against_alpha
 from mop.plotting.style import plain_number
 from plotting_utils import (
@@ -212,26 +211,22 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
     remove_leftovers((RUNS / "logs").glob(".*.tmp"))
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, num_threads() // jobs))}
 
-    def run(training: Training) -> bool:
-        # now, not when it fails: on a full disk nothing could be written then
-        write_atomic(training.log, lambda file: file.write(f"{training.text}\n".encode()))
-        with open(training.log, "a") as log:
-            command = [sys.executable, *training.command[1:]]
-            code = run_command(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        if code == 0:  # nothing goes on from its state, which takes some 80 MB with its replay
-            training.state.unlink()
-        return code == 0
+    def commands() -> Iterator[tuple[list[str], dict[str, Any]]]:
+        for training in missing:
+            # now, not when it fails: on a full disk nothing could be written then
+            write_atomic(training.log, lambda file, text=training.text: file.write(f"{text}\n".encode()))
+            with open(training.log, "a") as log:
+                options = {"cwd": ROOT, "env": environment, "stdout": log, "stderr": subprocess.STDOUT}
+                yield [sys.executable, *training.command[1:]], options
 
     failed = []
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="training") as bar:
-        try:
-            for training, is_good in zip(missing, pool.map(run, missing), strict=True):
-                bar.update()
-                if not is_good:
-                    failed.append(f"{training.log}: {_last_words(training.log)}")
-        except KeyboardInterrupt:  # which the trainings in progress hear too, and save themselves
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with tqdm(total=len(missing), unit="training") as bar:
+        for number, code in run_commands(commands(), jobs):
+            bar.update()
+            if code == 0:  # nothing goes on from its state, which takes some 80 MB with its replay
+                missing[number].state.unlink()
+            else:
+                failed.append(f"{missing[number].log}: {_last_words(missing[number].log)}")
     if failed:
         raise InputError(f"{len(failed)} of {len(missing)} trainings failed; {'; '.join(failed)}")
 

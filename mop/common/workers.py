@@ -7,6 +7,7 @@ training run.
 
 import atexit
 import contextlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, cast
@@ -31,6 +32,7 @@ from mop.common.interruption import LIFELINE, repeat_swallowed, without_signal
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 _STOP_S = 60.0  # for a training to finish its update and save its state
+_LOOK_S = 0.1  # how often commands are looked at
 
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dtype of an array
 
@@ -288,24 +290,46 @@ def _do_pieces(pipe: connection.Connection, prepare: Callable[[], object] | None
 
 
 def run_command(command: Sequence[str], **options: Any) -> int:
-    """Run a command of this repository to its end; its exit code. options: of `subprocess.Popen`.
+    """Run a command as `run_commands` does; its exit code. options: of `subprocess.Popen`."""
+    ((_, code),) = run_commands([(command, options)], 1)
+    return code
 
-    Ctrl-C in a terminal reaches it as well: it is waited for while it saves. A second one kills it. It ends with this
-    process, however this one ends.
+
+def run_commands(commands: Iterable[tuple[Sequence[str], dict[str, Any]]], jobs: int) -> Iterator[tuple[int, int]]:
+    """Run commands of this repository, `jobs` at a time; number and exit code of each, as they end.
+
+    commands: with options of `subprocess.Popen`. They do not hear Ctrl-C: where it comes to this process they get
+    SIGTERM, and are waited for while they save. A second one kills them. They end with this process, however it ends.
     """
     watched, held = os.pipe()  # this process alone has the second end
-    environment = options.pop("env", os.environ) | {LIFELINE: str(watched)}
+    waiting, running = enumerate(commands), {}
     try:
-        with subprocess.Popen(command, env=environment, pass_fds=[watched], **options) as process:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_S)
-                process.terminate()
-                raise
-            finally:
-                process.kill()
+        while True:
+            for number, (command, options) in itertools.islice(waiting, jobs - len(running)):
+                environment = options.pop("env", os.environ) | {LIFELINE: str(watched)}
+                options |= {"env": environment, "pass_fds": [watched], "process_group": 0}
+                running[number] = subprocess.Popen(command, **options)
+            if not running:
+                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                next(iter(running.values())).wait(_LOOK_S)
+            for number in [number for number, process in running.items() if process.poll() is not None]:
+                yield number, running.pop(number).returncode
     finally:
+        _end(list(running.values()))
         os.close(watched)
         os.close(held)
+
+
+def _end(processes: Sequence[subprocess.Popen]) -> None:
+    try:
+        for process in processes:
+            process.terminate()
+        end = time.monotonic() + _STOP_S
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

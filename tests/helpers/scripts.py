@@ -6,9 +6,8 @@ import os
 import runpy
 import subprocess
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ import pytest
 from mop.common.errors import exit_code
 
 PATIENCE_S = 300.0  # with what takes seconds where nothing else runs
-_ONE_AT_A_TIME = threading.Lock()
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_TASK = "BabyAI-GoToObj-v0"
 TINY_FLAGS = (
@@ -60,15 +58,15 @@ def run_here(
 ) -> subprocess.CompletedProcess:
     """`subprocess.run` of a script or module of the repository without the seconds that a process takes to begin.
 
-    It takes part in nothing else of this process: one at a time, its arguments and its folder are its own. The
-    environment stays this process's.
+    It takes part in nothing else of this process: its arguments and its folder are its own. The environment stays
+    this process's.
     """
     python, *words = map(str, command)
     assert python == sys.executable and stderr in (None, subprocess.STDOUT)
     is_module = words[0] == "-m"
     words = words[is_module:]
     run = functools.partial(runpy.run_module, alter_sys=True) if is_module else runpy.run_path
-    with _ONE_AT_A_TIME, contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
+    with contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", words)
         told = contextlib.redirect_stdout(stdout) if stdout else contextlib.nullcontext()
         wrong = contextlib.redirect_stderr(stdout) if stderr else contextlib.nullcontext()
@@ -84,9 +82,12 @@ def run_here(
 def run_commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a study run its commands by `run_here`."""
     monkeypatch.setattr("subprocess.run", run_here)
-    monkeypatch.setattr(
-        "studies.experiments.run_command", lambda words, **options: run_here(words, **options).returncode
-    )
+
+    def run_all(commands: Iterable[tuple[list, dict]], jobs: int) -> Iterator[tuple[int, int]]:
+        return ((number, run_here(words, **options).returncode) for number, (words, options) in enumerate(commands))
+
+    monkeypatch.setattr("mop.common.workers.run_commands", run_all)
+    monkeypatch.setattr("studies.experiments.run_commands", run_all)
 
 
 def run_script_here(capsys, name: str, *args, cwd: str | Path) -> subprocess.CompletedProcess[str]:

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from processes import needs_proc, processes_of
-from scripts import REPOSITORY, TINY_TASK, script_environment
+from scripts import PATIENCE_S, REPOSITORY, TINY_TASK, script_environment
 
-LIMIT_S = 60.0  # until trainings have begun
+LIMIT_S = PATIENCE_S  # until trainings have begun
 GONE_S = 15.0  # until all have ended
 
 TRAININGS = f"""
@@ -36,28 +38,33 @@ if __name__ == "__main__":
 """
 
 
-def begin(script: str, folder: Path, *flags: str) -> subprocess.Popen:
-    """Start a script in a session of its own."""
+@contextmanager
+def begun(script: str, folder: Path, *flags: str) -> Iterator[subprocess.Popen]:
+    """A script in a session of its own, of which nothing is left at the end."""
     path = folder / "study.py"
     path.write_text(script)
     environment = script_environment({"PYTHONPATH": str(REPOSITORY)})
     command = [sys.executable, str(path), *flags]
     with open(folder / "told.txt", "w") as told:
-        return subprocess.Popen(
+        study = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=told, stderr=told, stdin=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
+    try:
+        yield study
+    finally:
+        for pid in processes_of(study.pid):
+            os.kill(pid, signal.SIGKILL)
+        study.wait()
 
 
 def end(study: subprocess.Popen, number: int) -> list[int]:
-    """Send a study alone a signal; which of its processes are there when all should have ended, and are killed."""
+    """Send a study alone a signal; which of its processes are there when all should have ended."""
     os.kill(study.pid, number)
     study.wait(timeout=GONE_S)
     deadline = time.monotonic() + GONE_S
     while (left := processes_of(study.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
     return left
 
 
@@ -70,19 +77,19 @@ def wait_for(what, study: subprocess.Popen, folder: Path) -> None:
 
 
 @needs_proc
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_trainings_end_with_their_study_and_keep_their_state(number, tmp_path):
-    study = begin(TRAININGS, tmp_path, str(tmp_path))
     learning = [tmp_path / "settings" / TINY_TASK / f"trial_{trial}" / "seed_0" for trial in (0, 1)]
-    wait_for(lambda: all((run / "training_log.csv").exists() for run in learning), study, tmp_path)
-    assert len(processes_of(study.pid)) >= 3
-    assert not end(study, number)
+    with begun(TRAININGS, tmp_path, str(tmp_path)) as study:
+        wait_for(lambda: all((run / "training_log.csv").exists() for run in learning), study, tmp_path)
+        assert len(processes_of(study.pid)) >= 3
+        assert not end(study, number)
     assert all((run / "training_state.pt").exists() for run in learning)
 
 
 @needs_proc
 def test_workers_end_with_their_study(tmp_path):
-    study = begin(CHANGES, tmp_path, str(tmp_path), "--jobs", "2")
-    wait_for(lambda: len(processes_of(study.pid)) >= 3, study, tmp_path)
-    time.sleep(5)  # they import, or learn
-    assert not end(study, signal.SIGKILL)
+    with begun(CHANGES, tmp_path, str(tmp_path), "--jobs", "2") as study:
+        wait_for(lambda: len(processes_of(study.pid)) >= 3, study, tmp_path)
+        time.sleep(5)  # they import, or learn
+        assert not end(study, signal.SIGKILL)

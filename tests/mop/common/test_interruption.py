@@ -14,7 +14,7 @@ import pytest
 from scripts import PATIENCE_S, REPOSITORY, script_environment
 
 from mop.common import interruption
-from mop.common.workers import Died, JobPool, run_command
+from mop.common.workers import Died, JobPool, run_command, run_commands
 
 PACKAGES = {"numpy", "numba", "torch", "pandas", "tqdm", "yaml", "scipy", "matplotlib", "minigrid", "marimo", "modal"}
 SCRIPTS = [
@@ -155,18 +155,33 @@ def is_alive(pid: int) -> bool:
 
 
 def test_a_command_has_the_time_to_save(tmp_path):
-    """It hears Ctrl-C as this process does, ends by itself, and is not killed meanwhile."""
+    """Ctrl-C is for this process alone: it tells the command, which ends by itself and is not killed meanwhile."""
     saves = f"""if True:
-        import os, signal, time
-        try:
-            os.kill(os.getppid(), signal.SIGINT)
-            time.sleep(0.2)
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
+        import os, signal, sys, time
+        def save(*_):
             time.sleep(1)
             open({str(tmp_path / "saved")!r}, "w").close()
+            sys.exit()
+        signal.signal(signal.SIGTERM, save)
+        assert os.getpgrp() != os.getpgid(os.getppid())
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
     """
+    since = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_command([sys.executable, "-c", saves])
-    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "saved").exists() and time.monotonic() - since < 30
+
+
+def test_commands_run_several_at_a_time_and_a_failed_one_costs_no_other(tmp_path):
+    meet = """if True:
+        import os, sys, time
+        open(sys.argv[1], "w").close()
+        while not os.path.exists(sys.argv[2]):
+            time.sleep(0.01)
+    """
+    names = [str(tmp_path / name) for name in "ab"]  # each waits for the file of the other
+    commands = [([sys.executable, "-c", meet, *order], {}) for order in (names, names[::-1])]
+    commands += [([sys.executable, "-c", f"raise SystemExit({code})"], {}) for code in (3, 4)]
+    assert sorted(run_commands(iter(commands), 2)) == [(0, 0), (1, 0), (2, 3), (3, 4)]
     assert run_command([sys.executable, "-c", "raise SystemExit(3)"]) == 3
