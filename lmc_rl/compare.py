@@ -17,13 +17,13 @@ import orjson
 
 from lmc_rl.analysis.figures import plot_lines, plot_path
 from lmc_rl.analysis.report import summary_of_part, summary_of_returns, table_of
-from lmc_rl.analysis.results import pool
+from lmc_rl.analysis.results import pool, read_measures
 from lmc_rl.comparison import compare
 from lmc_rl.config import MAX_ALPHAS
 from mop.common.cli import as_dict, parse, required, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable, write_figure, write_json
-from mop.common.reading import read_json, reading
+from mop.common.reading import reading
 from mop.common.tables import text_table
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     else:
         summary = {"lines": [summary_of_part(line) for line in lines]}
         figure = plot_lines(lines, " to ".join("/".join(path.parts[-2:]) for path in files))
-    write_json(out / "compare.json", summary, orjson.OPT_INDENT_2)
+    write_json(out / "compare.json", {"files": settings.policies} | summary, orjson.OPT_INDENT_2)
     write_figure(out / "path.png", figure)
     print(text_table(*table_of({"the line": [pool([line]) for line in lines]})))
     print(_distances(out / "paths" / "other.json", is_rl))
@@ -65,8 +65,8 @@ def main() -> int:
 
 def _distances(path: Path, is_rl: bool) -> str:
     """How far the policies are from each other, in words."""
-    with reading(path, "measures of two policies", "remove it: the same command measures again"):
-        found = read_json(path)
+    with reading(path):
+        found = read_measures(path)
         if is_rl:
             return f"distance {found['distance']:.2f}, of the actors {found['actor_distance']:.2f}"
         return f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}"

@@ -21,7 +21,7 @@ def compare(first: Path, second: Path, out: Path, flags: Mapping[str, Any]) -> t
     config = _config_for(first, second, flags)
     names = ("alpha_points", "num_trajectories", "num_eval_episodes")
     record = {name: getattr(config, name) for name in names if hasattr(config, name)}
-    record |= {"files": [str(first), str(second)], "digests": [file_digest(first), file_digest(second)]}
+    record |= {"digests": [file_digest(first), file_digest(second)]}  # wherever the files lie
     with open_output_dir(out, record, "compared.json"):
         learner = learner_class(config)(config, ExperimentPaths(out, out))
         with Workers(config.jobs) as workers:

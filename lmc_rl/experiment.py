@@ -19,16 +19,15 @@ from typing import Any
 
 import orjson
 
-from lmc_rl.analysis.results import ExperimentPaths
+from lmc_rl.analysis.results import ExperimentPaths, read_measures
 from lmc_rl.analysis.table import Kept, rows_file, rows_of_pieces
 from lmc_rl.config import CONFIG_NAME, ExperimentConfig, RLConfig, load_config
 from lmc_rl.learners.base import Learner, Line, PolicyPair, WorkItem
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_training_state, save_checkpoint
-from mop.artifacts.sums import SUMS, check_sum, has_sums, read_sums, write_sums
+from mop.artifacts.sums import SUMS, check_sum, has_sums, read_sums, write_summed, write_sums
 from mop.common.errors import InputError
 from mop.common.files import check_writable, only_process, remove_leftovers, write_json
-from mop.common.reading import read_json
 from mop.plotting.style import counted
 from mop.training.loop import FINAL_NAME, STATE_NAME, Trainable
 
@@ -121,7 +120,7 @@ def _at_work(learner: Learner) -> Generator[Workers]:
     results = learner.paths.results
     with only_process(results, "another --seed, or wait for it"):
         # of those killed before they had a folder: no later one has the same time in its name
-        remove_leftovers(results.parent.glob(f".seed_{learner.config.seed}_*.lock"))
+        remove_leftovers(results.parent.glob(".seed_*.lock"))
         if not (results / CONFIG_NAME).exists():
             learner.check_teaching()
             write_json(results / CONFIG_NAME, recorded(learner), orjson.OPT_INDENT_2)
@@ -321,9 +320,9 @@ def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
 
 def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
     try:
-        found = read_json(_measures_path(results, lines))  # those of older experiments do not say whose they are
+        found = read_measures(_measures_path(results, lines))  # those of older experiments do not say whose they are
         return all(found.get(name, value) == value for name, value in lines[0].pair.identity.items())
-    except (InputError, AttributeError):  # not there, or damaged
+    except InputError:  # not there, or damaged
         return False
 
 
@@ -334,7 +333,7 @@ def _is_aligned(lines: Sequence[Line]) -> bool:
 def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:
     learner, lines = work
     found = lines[0].pair.identity | dict(learner.measures(lines))
-    write_json(_measures_path(learner.paths.results, lines), found, orjson.OPT_INDENT_2)
+    write_summed(_measures_path(learner.paths.results, lines), found)
 
 
 def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_save: Callable[[], object]) -> None:

@@ -9,12 +9,12 @@ import orjson
 
 from lmc_rl.analysis.barrier import CONNECTED, Estimate
 from lmc_rl.analysis.figures import plot_alignment, plot_all_lines, plot_instability, plot_lines, plot_parts, plot_path
-from lmc_rl.analysis.results import Experiment, LineResult, Pooled, load_experiment, pooled_groups
+from lmc_rl.analysis.results import Experiment, LineResult, Pooled, load_experiment, pooled_groups, read_measures
 from lmc_rl.analysis.table import has_rows
 from lmc_rl.config import names_of
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure, write_json
-from mop.common.reading import read_json, reading
+from mop.common.reading import reading
 from mop.common.tables import markdown_table, text_table
 
 # --- summaries --------------------------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ def alignments_of(experiments: Sequence[Experiment]) -> list[Cells]:
     rows = []
     for experiment in experiments:
         for path in sorted((experiment.results / "paths").glob("*.json")):
-            with reading(path, "measures of two policies"):
-                if (found := read_json(path).get("alignment")) is not None:
+            with reading(path):
+                if (found := read_measures(path).get("alignment")) is not None:
                     distances = [f"{found[f'distance_{when}']:.3f}" for when in ("before", "after")]
                     moved = (f"{found['moved_units']:.1%}", str(found["moved_experts"]), f"{found['stream_turn']:.3f}")
                     rows.append((experiment.title, path.stem, *distances, *moved))

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lmc_rl.analysis.barrier import Estimate, Profile, over_parents, verdict
 from lmc_rl.analysis.table import ROWS_NAME, LineKey, Series, read_table
 from lmc_rl.config import MIN_EPISODES, ExperimentConfig, RLConfig, load_config, names_of
+from mop.artifacts.sums import read_summed
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
-from mop.common.reading import read_json, reading
+from mop.common.reading import reading
 
 CHANCE_NATS = math.log(len(ACTION_NAMES))  # cross-entropy of a policy that draws each action evenly
 SIGNS = {"return": 1, "cross_entropy": -1, "success": 1}  # measures that have a barrier: 1 where more is better
@@ -164,12 +166,17 @@ def pair_name(kind: str, fork: int | None, pair: tuple[int, int] | None) -> str:
     return "_".join(map(str, [kind, *([fork] if fork is not None else []), *(pair or ())]))
 
 
+def read_measures(path: Path) -> dict[str, Any]:
+    """What was measured of a pair of policies beside what was played."""
+    return read_summed(path, "measures of two policies", "remove it: the same command, or --resume, measures again")
+
+
 def _facts(folder: Path, line: LineKey) -> dict | None:
     path = folder / "paths" / f"{pair_name(line.kind, line.fork, line.pair)}.json"
     if not path.exists():
         return None
-    with reading(path, "measures of two policies", "remove it, and finish the experiment with --resume"):
-        found = read_json(path)
+    with reading(path):
+        found = read_measures(path)
         of_places = {name: value for name, value in found.items() if isinstance(value, list) and name != "children"}
         if not all(np.isfinite(np.array(value, float)).all() for value in of_places.values()):
             raise ValueError("a number is not finite")

@@ -257,11 +257,12 @@ def only_process(folder: str | Path, other: str) -> Generator[None]:
 
 
 @contextmanager
-def folder_lock(folder: str | Path, wait_s: float = 0.0) -> Generator[bool]:
+def folder_lock(folder: str | Path, wait_s: float = 0.1) -> Generator[bool]:
     """Hold an exclusive lock on a folder or a file, whether it exists or not; yields whether it was acquired.
 
-    wait_s: how long to wait for the process that has it. The lock is a file beside the folder, `.<name>.lock`, locked
-    between the processes of one machine: it ends with its process, however that ends.
+    wait_s: how long to wait for the process that has it; `remove_leftovers` has it for a moment. The lock is a file
+    beside the folder, `.<name>.lock`, locked between the processes of one machine: it ends with its process, however
+    that ends.
     """
     folder = Path(folder).resolve()
     path = folder.with_name(f".{folder.name}.lock")

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,10 +250,9 @@ def go_on_with_experiment(root: Path, path: Path) -> None:
 
 
 def compare_again(root: Path, path: Path) -> None:
-    """The command, which finds what it has measured; it is given the policies from their folder, as it records them."""
-    with chdir(root):
-        ends = sorted(Path().glob("model_weights/**/fork?_0.pt"))
-        call(compare.main, *ends, "--out", root / "compared", "--alpha_points", 3, "--num_eval_episodes", 5)
+    """The command, which finds what it has measured."""
+    ends = sorted(root.glob("model_weights/**/fork?_0.pt"))
+    call(compare.main, *ends, "--out", root / "compared", "--alpha_points", 3, "--num_eval_episodes", 5)
 
 
 def go_on_from_snapshot(root: Path, path: Path) -> None:

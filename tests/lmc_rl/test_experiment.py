@@ -23,7 +23,7 @@ from scripts import PATIENCE_S, REPOSITORY, check_refused, in_process, refused, 
 from lmc_rl import analyze, check_run, compare, run_env, run_mop
 from lmc_rl.analysis.figures import plot_all_lines, plot_instability, plot_path
 from lmc_rl.analysis.report import table_of, write_summaries
-from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups
+from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups, read_measures
 from lmc_rl.analysis.table import ROWS_NAME, read_rows
 from lmc_rl.config import resolve_rl
 from lmc_rl.experiment import is_finished, run
@@ -95,9 +95,9 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whol
     monkeypatch.setattr(RLRun, "learn", dying(RLRun.learn, (40, 110)))
     monkeypatch.setattr(PathSegment, "rows", dying(PathSegment.rows, (2,)))
     monkeypatch.setattr(RLLearner, "measures", dying(RLLearner.measures, (1,)))
-    lock = tmp_path / whole.results.relative_to(whole.results.parents[4]).with_name(".seed_5_20260101_000000.lock")
+    lock = tmp_path / whole.results.relative_to(whole.results.parents[4]).with_name(".seed_7_20260101_000000.lock")
     lock.parent.mkdir(parents=True)
-    lock.touch()  # of one that was killed before it had a folder
+    lock.touch()  # of one with a seed of its own that was killed before it had a folder
     places, deaths = run_until_it_lives(tmp_path, lambda: do(tmp_path, resume=True))
     assert deaths == 4 and not list(tmp_path.rglob(".*.lock")) and len(list(tmp_path.rglob("config.json"))) == 1
     assert outcome(places) == outcome(whole)
@@ -211,6 +211,17 @@ def test_a_damaged_measure_of_a_pair_is_made_again(tmp_path, whole):
     first.write_bytes(b"{")
     shutil.copy(whole.results / "paths" / first.name, second)
     assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)
+    content, num_noticed = first.read_bytes(), 0
+    for place in (place for place, byte in enumerate(content) if chr(byte).isdigit()):
+        first.write_bytes(content[:place] + (b"5" if content[place] != ord("5") else b"6") + content[place + 1 :])
+        if orjson.loads(first.read_bytes()) != orjson.loads(content):  # the 17th digit may be of the same number
+            num_noticed += str(first) in refusal(read_measures, first)
+    assert num_noticed > 50
+    first.write_bytes(content.replace(b'"distance": ', b'"distance": 1'))
+    assert do(tmp_path, resume=True) == places and first.read_bytes() == content
+    earlier = {name: value for name, value in orjson.loads(content).items() if name != "sum"} | {"distance": 9.0}
+    first.write_bytes(orjson.dumps(earlier))  # of a version without sums
+    assert do(tmp_path, resume=True) == places and read_measures(first) == earlier
 
 
 @pytest.mark.parametrize("strategy", ["shared", "split"])
@@ -290,10 +301,17 @@ def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):
     measures = tmp_path / "same" / "paths" / "other.json"
     content = measures.read_bytes()
     measures.write_bytes(content.replace(b'"distance"', b'"renamed"'))
+    assert in_process(compare.main, *files, *flags) == 0 and measures.read_bytes() == content  # measured again
+    measures.write_bytes(b'{"renamed": 1}')  # of a version without sums
     capsys.readouterr()
     assert in_process(compare.main, *files, *flags) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {measures}: ")
     measures.write_bytes(content)
+    moved = tmp_path / "moved" / "final.pt"
+    moved.parent.mkdir()
+    shutil.copy(files[0], moved)
+    assert in_process(compare.main, moved, *files[1:], *flags) == 0  # the same policy, wherever it lies
+    assert (tmp_path / "same" / ROWS_NAME).read_bytes() == rows
     files[1] = whole.weights / "independent.pt"
     assert "same" in refused(capsys, compare.main, *files, *flags), "made with other settings"
 

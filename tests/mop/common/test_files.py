@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,18 @@ def test_a_lock_is_one_process_only_and_leaves_nothing(tmp_path):
     for nowhere in (Path("/proc/x/run"), tmp_path / "file" / "below"):
         with folder_lock(nowhere) as acquired:  # who cannot write there will be told so by the writing
             assert acquired
+
+
+def test_a_look_at_a_lock_is_no_refusal(tmp_path):
+    path = tmp_path / ".run.lock"
+    path.touch()
+    with path.open() as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_EX)  # as `remove_leftovers` does for a moment
+        look = threading.Timer(0.03, fcntl.flock, (looked_at, fcntl.LOCK_UN))
+        look.start()
+        with folder_lock(tmp_path / "run") as is_ours:
+            assert is_ours
+        look.join()
 
 
 HOLDS = """
