@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_UNPACKED = 2**28  # bytes that a compressed file may become, unless it has as many itself
+MAX_NUMBER = 1e300  # of a table: of larger ones not even a difference can be drawn
 MAX_DEPTH = 50  # of dictionaries and lists in one another
 REMAKE = "make it anew, or remove it"
 
@@ -147,6 +148,7 @@ def read_csv(
     texts, numbers: columns that it must have, of which kind; a table may have more. key: those of them that are filled
     in every row, and tell the rows apart.
     """
+    import numpy as np
     import pandas as pd
 
     with reading(path, kind, way_out):
@@ -159,6 +161,9 @@ def read_csv(
         for name in numbers:
             if len(table) and table[name].dtype.kind not in "iuf":
                 raise ValueError(f"its column {name} holds something else than numbers")
+        sizes = table.select_dtypes("float").abs()
+        if (np.isfinite(sizes) & (sizes > MAX_NUMBER)).any(axis=None):
+            raise ValueError(f"a number is larger than {MAX_NUMBER:g}")
         if key and (table[list(key)].isna().any(axis=None) or table.duplicated(list(key)).any()):
             raise ValueError(f"its rows are not told apart by {', '.join(key)}")
         return table

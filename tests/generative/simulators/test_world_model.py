@@ -284,7 +284,10 @@ def test_the_log_of_any_run_can_be_drawn(tmp_path, monkeypatch):
     assert lines["val_loss"].get_ydata().tolist() == [9.5, 5.0] and lines["loss"].get_xdata().tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x89PNG\r\n"])
+HUGE = b"update,loss\n1,-9e307\n2,1.7e308\n"  # their difference is not finite
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x89PNG\r\n", HUGE])
 def test_what_is_no_log_is_refused(tmp_path, monkeypatch, content):
     (tmp_path / LOG_NAME).write_bytes(content)
     monkeypatch.setattr(sys, "argv", ["plot", "--datapath", str(tmp_path)])
