@@ -1,4 +1,4 @@
-"""Why a policy did what it did, what a simulator imagines, what an edit changes: marimo run simulator_viz.py"""
+"""Why a policy did what it did, and what a learned simulator makes of it: marimo run simulator_viz.py"""
 
 import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
 
@@ -17,8 +17,8 @@ with app.setup:
 
     import marimo as mo
 
-    from generative.app import catalog, controls, page
-    from generative.app.selection import PageState
+    from generative.app import answer, catalog, controls, page
+    from generative.app.state import PageState
     from generative.recordings.format import open_recording
     from mop.apps import elements
     from mop.common.errors import InputError, run_script
@@ -28,7 +28,6 @@ with app.setup:
 def _():
     if mo.app_meta().mode == "script":
         run_script(page.save_as_script)
-    mo.md("# Why did it do that, and what if?")
     return
 
 
@@ -75,89 +74,72 @@ def _(filter_controls, found, recording_dropdown, refresh_button):
 @app.cell
 def _(args, filter_controls, recording, view):
     episode_dropdown = controls.episode_dropdown(recording, filter_controls.value, view, args)
-    mo.stop(episode_dropdown is None, elements.problem("no episode passes this filter: ask for fewer things", "warn"))
+    mo.stop(
+        episode_dropdown is None,
+        elements.problem("no episode passes this filter: choose `all` in one of its menus, or fewer steps", "warn"),
+    )
     return (episode_dropdown,)
 
 
 @app.cell
 def _(args, episode_dropdown, recording, view):
     step_slider = controls.step_slider(recording.episode(episode_dropdown.value), view, args)
-    mo.vstack([episode_dropdown, step_slider])
+    mo.hstack([episode_dropdown, step_slider], widths=[1, 1], align="end", gap=2)
     return (step_slider,)
-
-
-@app.cell
-def _(args, episode_dropdown, recording, step_slider, view):
-    try:
-        present = PageState(recording, args.choices(episode_dropdown.value, step_slider.value), args.checkpoint)
-    except InputError as error:
-        elements.stop(error)
-    now = elements.drawn(
-        page.page_of(args, present), "now", page.label_of(present, "now"), page.link_to_moment(present, view)
-    )
-    mo.vstack([*filter(None, [elements.absent(view)]), now])
-    return (present,)
-
-
-@app.cell
-def _(view):
-    tabs = elements.tabs(view, controls.TABS)
-    tabs
-    return (tabs,)
 
 
 @app.cell
 def _(args, recording, view):
     step_controls = controls.step_controls(recording, view, args)
-    return (step_controls,)
+    microscope_button = controls.microscope_button(recording, args.checkpoint)
+    return microscope_button, step_controls
 
 
 @app.cell
-def _(step_controls, tabs):
-    about = mo.md(controls.TABS[tabs.value])
-    elements.in_a_row(about, *(step_controls[name] for name in controls.CONTROLS[tabs.value]))
+def _(microscope_button, step_controls):
+    elements.in_a_row(*controls.shown_controls(step_controls), microscope_button)
     return
 
 
 @app.cell
-def _(args, present, recording, step_controls):
-    asked = PageState(recording, replace(present.choices, **step_controls.value), args.checkpoint)
-    return (asked,)
-
-
-@app.cell
-def _(asked, tabs, view):
+def _(args, episode_dropdown, recording, step_controls, step_slider):
     try:
-        cell_dropdown = controls.cell_dropdown(asked, view) if tabs.value == "Edit" else None
+        moment = args.choices(episode_dropdown.value, step_slider.value)
+        state = PageState(recording, replace(moment, **step_controls.value), args.checkpoint)
+        causes = mo.ui.table(state.explanation.rows(), selection=None)
     except InputError as error:
         elements.stop(error)
-    return (cell_dropdown,)
+    shown_page = page.page_of(args, state)
+    return causes, shown_page, state
 
 
 @app.cell
-def _(asked, cell_dropdown, view):
-    change_dropdown = controls.change_dropdown(asked, cell_dropdown, view)
-    controls.edit_row(cell_dropdown, change_dropdown, view)
-    return (change_dropdown,)
+def _(shown_page, state, view):
+    told = mo.Html(answer.why(state, view))
+    now = elements.drawn(shown_page, "now", page.label_of(state, "now"), page.link_to_step(state, view))
+    head = mo.md(f"**{page.heading(state)}**")
+    mo.vstack([*filter(None, [elements.absent(view)]), head, elements.beside(told, now, least_px=450)])
+    return
 
 
 @app.cell
-def _(args, asked, cell_dropdown, change_dropdown, recording):
-    edit = asked.choices.edit if cell_dropdown is None else f"{cell_dropdown.value}:{change_dropdown.value}"
-    shown = PageState(recording, replace(asked.choices, edit=edit), args.checkpoint)
-    shown_page = page.page_of(args, shown)
-    return shown, shown_page
+def _(shown_page, state):
+    elements.drawn(shown_page, "why", page.label_of(state, "why"))
+    return
 
 
 @app.cell
-def _(shown, shown_page, tabs, view):
-    try:
-        around = controls.around_figures(tabs.value, shown, view)
-        labels = {name: page.label_of(shown, name) for name in controls.FIGURES[tabs.value]}
-    except InputError as error:
-        elements.stop(error)
-    figures = (elements.drawn(shown_page, name, label) for name, label in labels.items())
-    mo.vstack([around["above"], *figures, around["below"]])
+def _(shown_page, state):
+    mo.stop("future" not in shown_page.figures)
+    kind = "info" if state.fidelity[1] else "warn"
+    notes = [elements.problem(line, kind) for line in answer.how_true(state)]
+    mo.vstack([*notes, elements.drawn(shown_page, "future", page.label_of(state, "future"))])
+    return
+
+
+@app.cell
+def _(causes):
+    mo.accordion({"All causes, as numbers": causes})
     return
 
 

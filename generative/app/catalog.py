@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,25 +63,15 @@ def record_small(data_dir: str | None) -> str:
     return folder.as_posix()
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which episodes are listed."""
-
-    split: str = ALL
-    behaviour: str = ALL
-    outcome: str = ALL
-    least_steps: int = 1
-
-
-def list_episodes(recording: Recording, wanted: Filter) -> np.ndarray:
+def list_episodes(
+    recording: Recording, split: str = ALL, behaviour: str = ALL, outcome: str = ALL, least_steps: int | None = None
+) -> np.ndarray:
     """The numbers of the episodes that pass a filter."""
-    found = recording.episodes(
-        None if wanted.split == ALL else wanted.split, None if wanted.behaviour == ALL else [wanted.behaviour]
-    )
+    found = recording.episodes(None if split == ALL else split, None if behaviour == ALL else [behaviour])
     index = recording.index
-    passes = index["num_rows"][found] > wanted.least_steps
-    if wanted.outcome != ALL:
-        passes &= index["success"][found] == OUTCOMES[wanted.outcome]
+    passes = index["num_rows"][found] > (least_steps or 1)
+    if outcome != ALL:
+        passes &= index["success"][found] == OUTCOMES[outcome]
     return found[passes]
 
 

@@ -30,11 +30,12 @@ from mop.statistics.bootstrap import bootstrap_means
 def explain(
     domain: Domain, policy: Policy, scenes: Scenes, recording: Recording, place: Place, target: Target, kind: str,
     method: str = "integrated", num_points: int | None = None, is_own: bool = True,
+    is_cause: Callable[[Any], bool] = lambda thing: True,
 ) -> Explanation:  # fmt: skip
     """Explain a target at a step of a recorded episode by its causes at that step and up to `place.lag` steps earlier.
 
     kind: of scene, one of `scenes.kinds`; num_points: of the integral (None: the domain's); is_own: the policy acts in
-    the loop; else the recorded actions are executed.
+    the loop; else the recorded actions are executed; is_cause: which things are asked about.
     """
     rows = recording.episode(place.episode)
     lags = range(min(place.lag, place.step) + 1)
@@ -42,6 +43,7 @@ def explain(
     for lag in lags:
         start, here = place.step - lag, place._replace(lag=lag)
         scene, hidden = scenes.at(rows, start, kind), torch.from_numpy(np.array(rows["hidden"][start]))[None]
+        scene.things = list(filter(is_cause, scene.things))
         loop = closed_loop_from(policy, scenes, scene, rows, hidden, here, is_own)
         without = scene.without(scene.things)
         (effects,) = predict_effects(loop, scene.inputs, without, [target], method, num_points or domain.num_points)

@@ -1,5 +1,6 @@
 """Figures of attribution: as maps and over time, against true effects, and of hazards before a jump."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.colors import Normalize
 
 from generative.attribution.agreement import RANDOM, SHUFFLED
 from generative.attribution.explanations import PATHS, TILE_PX, Explanation, short_number
+from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, Figure, open_frame, plain_number
 
@@ -49,8 +51,8 @@ def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
     return figure
 
 
-def plot_strip(explanation: Explanation) -> Figure:
-    """The attribution over time: a panel for each lag, the earliest first, and a row for each path.
+def plot_strip(explanation: Explanation, paths: Sequence[str | None] = (None, "memory", "world", "mixed")) -> Figure:
+    """The attribution over time: a panel for each lag, the earliest first, and a row for each path (None: all).
 
     If too many lags for one row, those with the largest attribution.
     """
@@ -62,25 +64,27 @@ def plot_strip(explanation: Explanation) -> Figure:
         sizes = np.bincount(explanation.lag, np.abs(explanation.total), len(lags))
         lags = np.sort(np.argsort(-sizes, kind="stable")[:max_lags])
     lags = lags[::-1]
-    rows = [None, "memory", "world", "mixed"]
     maps = {
-        (path, lag): explanation.maps(None if path is None else PATHS.index(path), lag) for path in rows for lag in lags
+        (path, lag): explanation.maps(None if path is None else PATHS.index(path), lag)
+        for path in paths
+        for lag in lags
     }
     limit = _limit(maps.values())
     figure = Figure(
-        figsize=(scale * width * len(lags) + 1.2, scale * height * len(rows) + 0.9), layout="constrained", dpi=100
+        figsize=(scale * width * len(lags) + 1.2, scale * height * len(paths) + 0.9), layout="constrained", dpi=100
     )
-    axes = figure.subplots(len(rows), len(lags), squeeze=False)
+    axes = figure.subplots(len(paths), len(lags), squeeze=False)
     for column, lag in enumerate(lags):
         picture = explanation.picture(lag)
-        for ax, path in zip(axes[:, column], rows, strict=True):
+        for ax, path in zip(axes[:, column], paths, strict=True):
             _draw(ax, picture, maps[path, lag], limit, colors)
             ax.set_xticks([])
             ax.set_yticks([])
             for spine in ax.spines.values():
                 spine.set_visible(False)
+        _note_causes(axes[0, column], explanation, int(lag))
         axes[0, column].set_title("this step" if lag == 0 else f"{lag} earlier", fontsize="small")
-    for ax, path in zip(axes[:, 0], rows, strict=True):
+    for ax, path in zip(axes[:, 0], paths, strict=True):
         ax.set_ylabel(_NAMES[path], fontsize="small")
     _add_scale(figure, list(axes.ravel()), limit, colors)
     set_title(figure, _title(explanation))
@@ -128,6 +132,17 @@ def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float, color
     shares = np.clip(np.abs(values.T) / limit, 0, 1) ** 0.5
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     ax.imshow(values.T, cmap=colors, vmin=-limit, vmax=limit, alpha=0.8 * shares, extent=extent)
+
+
+def _note_causes(ax: Axes, explanation: Explanation, lag: int) -> None:
+    """Say under the mouse what each cause contributes, and along which paths."""
+    for row in np.flatnonzero(explanation.lag == lag).tolist():
+        thing, total, by_path = explanation.thing(row), float(explanation.total[row]), dict(explanation.paths_of(row))
+        left, top = (np.array(thing.numbers[:2]) * TILE_PX - 0.5).tolist()
+        words = ", ".join(f"{_NAMES[path]} {short_number(value, 3, '+')}" for path, value in by_path.items() if value)
+        text = f"{thing}, {_when(lag)}: {short_number(total, 3, '+')}" + (f" ({words})" if words else "")
+        numbers = {"step": int(explanation.step) - lag, "cause": str(thing), "total": total, **by_path}
+        add_note(ax, left, left + TILE_PX, top + TILE_PX, top, text, **numbers)
 
 
 def _limit(maps) -> float:

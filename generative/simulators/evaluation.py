@@ -23,6 +23,7 @@ from generative.domains.base import Domain, FidelityProtocol, Policy, Sums
 from generative.recordings.format import SPLITS, Recording
 from generative.simulators.base import EXACT
 from generative.simulators.world_model import WorldModel
+from mop.artifacts.checkpoints import quick_config
 from mop.common.cli import required, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, write_atomic, write_figure, write_json
@@ -183,7 +184,8 @@ def check_fidelity(
     if str(simulator) == EXACT:
         return "exact simulator: Minigrid's own rules"
     path = Path(simulator) / RESULT
-    again = f"give python -m generative.fidelity --simulator {simulator} --data_dir ..."
+    recording = quick_config(Path(simulator) / FINAL_NAME).get("recording", {}).get("path", "RECORDING")
+    again = f"give python -m generative.fidelity --simulator {simulator} --data_dir {recording}"
     if not path.is_file():
         raise InputError(f"it is not known how true the simulator in {simulator} is; {again}")
     with reading(path, "measure of fidelity", again):

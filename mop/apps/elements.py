@@ -408,9 +408,9 @@ def download(page: Page, name: str) -> mo.Html:
     return in_a_row(button, formats, width)
 
 
-def beside(*items: mo.Html) -> mo.Html:
-    """Items beside each other, with equal widths, as many as a page has room for at 700 pixels each."""
-    columns = "repeat(auto-fit, minmax(min(100%, 700px), 1fr))"
+def beside(*items: mo.Html, least_px: int = 700) -> mo.Html:
+    """Items beside each other, with equal widths, as many as a page has room for at so many pixels each."""
+    columns = f"repeat(auto-fit, minmax(min(100%, {least_px}px), 1fr))"
     cells = "".join(f'<div style="min-width: 0">{item.text}</div>' for item in items)
     return mo.Html(f'<div style="display: grid; grid-template-columns: {columns}; gap: 2rem">{cells}</div>')
 

@@ -50,12 +50,20 @@ def _title(encoding: Mapping, episode: Episode, title: str) -> list[str]:
     return [of, f"mission: {episode.mission}"]
 
 
-@torch.no_grad()
 def simulated_film(
     policy: FrozenPolicy, scenes: Scenes, encoding: Mapping, episode: Episode, title: str, span: Span
 ) -> Film:
     """The film of a simulation next to the truth."""
-    first, num_states, is_own, how = span
+    truth = {name: array[span.first : span.first + span.num_states] for name, array in episode.items()}
+    simulated = simulate(policy, scenes, episode, span)
+    lines = [*_title(encoding, episode, title), span.how]
+    return comparison_film(truth, simulated, lines, policy.expert_hidden_sizes, span.first)
+
+
+@torch.no_grad()
+def simulate(policy: FrozenPolicy, scenes: Scenes, episode: Episode, span: Span) -> dict[str, np.ndarray]:
+    """The rows of a simulation: obs, routing, lpc, and as action what the policy would do."""
+    first, num_states, is_own, _ = span
     rows = slice(first, first + num_states)
     scene = scenes.at(episode, first, scenes.kinds[0])
     state, first_view = scene.begin(scene.inputs)
@@ -64,15 +72,12 @@ def simulated_film(
     lang = torch.from_numpy(np.asarray(episode.lang))[None]
     given = None if is_own else actions
     trace = roll_out(policy, scenes.simulator, state, lang, hidden, num_states, given, first_view=first_view)
-    simulated = {
+    return {
         "obs": discretise(trace.views[:, 0]).numpy().astype(np.uint8),
         "routing": torch.cat(trace.routing, -1)[:, 0].numpy(),
+        "lpc": policy.lpc(trace.routing)[:, 0].numpy(),
         "action": trace.logits[:, 0].argmax(-1).numpy(),
     }
-    truth = {name: array[rows] for name, array in episode.items()}
-    return comparison_film(
-        truth, simulated, [*_title(encoding, episode, title), how], policy.expert_hidden_sizes, first
-    )
 
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes, outcome: str = "") -> Film:
