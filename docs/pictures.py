@@ -1,8 +1,18 @@
-"""The pictures of README.md and apps.md, from what `make site` evaluates: python docs/pictures.py (needs chromium)."""
+"""The pictures of README.md, apps.md and microscope.md (needs chromium).
 
+python docs/pictures.py             all, from what `make site` evaluates
+python docs/pictures.py microscope  microscope.gif and microscope.png alone, from results/zoo
+"""
+
+import io
 import shutil
+import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+from PIL import Image
 
 from mop.apps.episode_player import episode_gif, player_document
 from mop.apps.episode_records import episode_record
@@ -10,6 +20,8 @@ from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_figure
+from mop.evaluation.evaluate import load_for_evaluation
+from mop.microscope.document import microscope_document
 from plotting_utils import plot_specialisation
 
 DOCS = Path(__file__).resolve().parent
@@ -17,39 +29,115 @@ DOCS = Path(__file__).resolve().parent
 CACHE_DIR = DOCS.parent / "site" / "cache"
 RUN = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)
 EPISODE, T_STEP, OVERLAY = 0, 33, "dominant expert of layer 2"
+CHECKPOINT = DOCS.parent / "results/zoo/BabyAI-KeyCorridorS3R3-v0/trial_30/seed_0/checkpoint_final.pt"
+WORLD, SLIDER = 2, "1.1"  # GRU 16 of layer 1
+FRAME_MS, LAST_MS = 110, 2500
+NUM_COLORS = 128  # of the film
 
 
 def main() -> None:
-    """Draw them all."""
+    """Draw what is asked for, or all."""
+    drawn = {"player": draw_player, "microscope": draw_microscope}
+    for name in sys.argv[1:] or drawn:
+        if name not in drawn:
+            raise InputError(f"there is no picture {name!r}: {', '.join(drawn)}")
+        drawn[name]()
+
+
+def draw_player() -> None:
+    """Write specialisation.png, episode.gif and app.png."""
     data = load_cache(cache_path(CACHE_DIR, RUN), "make site")
     write_figure(DOCS / "specialisation.png", plot_specialisation(data, ["by_action", "by_key_phase"]))
-    film = episode_gif(data, EPISODE)
-    write_atomic(DOCS / "episode.gif", lambda file: file.write(film))
-    screenshot = _screenshot(player_document(episode_record(data, EPISODE)))
-    write_atomic(DOCS / "app.png", lambda file: file.write(screenshot))
+    _write(episode_gif(data, EPISODE), "episode.gif")
+    with _visit(player_document(episode_record(data, EPISODE)), 1200, 700, device_scale_factor=1.25) as page:
+        page.get_by_role("combobox").last.select_option(label=OVERLAY)
+        page.locator("h1, body").first.click(position={"x": 5, "y": 5})
+        page.keyboard.press("Home")
+        for _ in range(T_STEP):
+            page.keyboard.press("ArrowRight")
+        _write(page.screenshot(full_page=True), "app.png")
 
 
-def _screenshot(document: str) -> bytes:
-    """A PNG of the player at T_STEP."""
+def draw_microscope() -> None:
+    """Write microscope.png, a view, and microscope.gif: a weight is dragged to zero, the second agent fails."""
+    document = microscope_document([load_for_evaluation(CHECKPOINT)], cache_dir=str(CACHE_DIR))
+    with _visit(document, 1440, 860) as page:
+        page.evaluate(f"location.hash = 'world={WORLD}&step=42&intervention=lesion 0.0'")
+        _count(page)
+        _write(page.screenshot(), "microscope.png")
+    with _visit(document, 1120, 780) as page:
+        _write(_film(page), "microscope.gif")
+
+
+def _film(page) -> bytes:
+    """A GIF of the microscope at work."""
+    frames: list[Image.Image] = []
+
+    def see(count: int = 1) -> None:
+        frames.extend([Image.open(io.BytesIO(page.screenshot())).convert("RGB")] * count)
+
+    def play(num_steps: int) -> None:
+        for _ in range(num_steps):
+            page.keyboard.press(".")
+            page.wait_for_timeout(10)
+            see()
+
+    page.evaluate(f"location.hash = 'world={WORLD}'")
+    see(4)
+    play(14)
+    slider = page.locator(f'[id="slider{SLIDER}"]')
+    box = slider.bounding_box()
+    x, y = box["x"] + box["width"] * float(slider.input_value()), box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for share in range(6):
+        page.mouse.move(x + (box["x"] - x) * share / 5, y)
+        see()
+    page.mouse.up()
+    page.evaluate("document.activeElement.blur()")
+    see(3)
+    page.keyboard.press("Home")
+    play(30)
+    page.press("#time", "End")
+    see(4)
+    _count(page)
+    see()
+    palette = frames[-1].quantize(NUM_COLORS)
+    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    film = io.BytesIO()
+    times = [FRAME_MS] * len(others) + [LAST_MS]
+    first.save(film, "GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
+    return film.getvalue()
+
+
+def _count(page) -> None:
+    """Play all worlds."""
+    page.click("#all")
+    page.locator("#effect p").first.wait_for(timeout=120_000)
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)  # why is said
+
+
+def _write(content: bytes, name: str) -> None:
+    write_atomic(DOCS / name, lambda file: file.write(content))
+
+
+@contextmanager
+def _visit(document: str, width: int, height: int, **options) -> Generator:
+    """Show a page in a browser."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
     if chromium is None:
         raise InputError("there is no chromium here: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
-        path = Path(folder) / "player.html"
+        path = Path(folder) / "page.html"
         path.write_text(document)
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1200, "height": 700}, device_scale_factor=1.25)
+        page = browser.new_page(viewport={"width": width, "height": height}, **options)
         page.goto(path.as_uri())
-        page.get_by_role("combobox").last.select_option(label=OVERLAY)
-        page.locator("h1, body").first.click(position={"x": 5, "y": 5})
-        page.keyboard.press("Home")
-        for _ in range(T_STEP):
-            page.keyboard.press("ArrowRight")
-        png = page.screenshot(full_page=True)
+        yield page
         browser.close()
-    return png
 
 
 if __name__ == "__main__":

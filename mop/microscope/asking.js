@@ -12,39 +12,34 @@ const NUM_STEPS = 20; // that are shown of an expert
 const NUM_LINKS = 30; // to worlds
 
 const answers = new Map(); // question -> promise of its result
-const waiting = [];
 let worker = null;
 
 /** Play all worlds, in a worker; the same question once. */
-async function runAll(policy, what = "none", memory = "gate-only") {
+function runAll(policy, what = "none", memory = "gate-only") {
   const asked = { policy, what, memory }, name = JSON.stringify(asked);
   if (!answers.has(name)) answers.set(name, ask(asked));
-  try {
-    const result = await answers.get(name);
-    if (what === "none") pools[policy] ??= result.weights;
-    return result;
-  } catch (error) {
-    answers.delete(name);
-    throw error;
-  } finally {
-    element("progress").textContent = "";
-  }
+  return answers.get(name);
 }
 
-function ask(asked) {
+async function ask(asked) {
   worker ??= startWorker();
-  return new Promise((resolve, reject) => worker.postMessage({ id: waiting.push({ resolve, reject }) - 1, asked }));
+  const { port1, port2 } = new MessageChannel(), progress = element("progress");
+  worker.postMessage({ asked }, [port2]);
+  const { result, error } = await new Promise((resolve) => {
+    port1.onmessage = ({ data }) => {
+      progress.textContent = data.done === undefined ? "" : `${data.done} of ${content.worlds.length} worlds`;
+      if (data.done === undefined) resolve(data);
+    };
+  });
+  if (error !== undefined) throw new Error(error);
+  if (asked.what === "none") pools[asked.policy] = result.weights;
+  return result;
 }
 
 function startWorker() {
   const source = `"use strict";${element("library").textContent}\nserve(self);`;
   const started = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
   started.postMessage({ content });
-  started.onmessage = ({ data: { id, done, result, error } }) => {
-    if (done !== undefined) element("progress").textContent = `${done} of ${content.worlds.length} worlds`;
-    else if (error !== undefined) waiting[id].reject(new Error(error));
-    else waiting[id].resolve(result);
-  };
   return started;
 }
 
@@ -57,6 +52,7 @@ export async function showEffect() {
     if (other > 0) await runAll(other);
     const after = await runAll(other, what, memory);
     element("effect").replaceChildren(...effectLines(before.outcomes, after.outcomes, what));
+    explain();
   } catch (error) {
     tell(error.message);
   }
@@ -73,22 +69,22 @@ function effectLines(before, after, what) {
   const rates = [percent(mean(solved)), percent(mean(solvedAfter))], where = what === "none" ? "here" : `with ${what}`;
   const ends = phases.labels.map((label) => [label, lost.filter((k) => after[k].phase === label).length]);
   const told = ends.filter(([, count]) => count > 0).map((end) => end.join(" ")).join(", ");
+  const ratios = [before, after].map((outcomes) => mean(outcomes.flatMap(({ success, steps }, k) =>
+    (success ? [steps / content.worlds[k].bot_steps] : []))).toFixed(2).replace("NaN", "of none"));
   return [
-    made("p", `success ${rates[0]} intact, ${rates[1]} ${where}, in ${before.length} worlds`),
-    made("p", `paired change ${percent(change)} (95 % interval ${percent(low)} to ${percent(high)})`),
-    made("p", `mean LPC ${cost}, then ${costAfter}`),
-    worldLinks(`${lost.length} lost: `, lost),
-    worldLinks(`${gained.length} gained: `, gained),
-    made("p", told && `lost ones end: ${told}`),
-    made("p", `intact, ${same} of ${before.length} end as they do in Python`, { className: "quiet" }),
+    line(`success ${rates[0]} intact, ${rates[1]} ${where}, in ${before.length} worlds`),
+    line(`paired change ${percent(change)} (95 % `, term("interval"), ` ${percent(low)} to ${percent(high)})`),
+    line("mean ", term("LPC"), ` ${cost}, then ${costAfter}; `, term("path ratio"), ` ${ratios.join(", then ")}`),
+    line(`${lost.length} lost: `, ...worldLinks(lost)),
+    line(`${gained.length} gained: `, ...worldLinks(gained)),
+    line(...(told ? ["lost ones end, by ", term("phase"), `: ${told}`] : [])),
+    made("p", { className: "quiet" }, `intact, ${same} of ${before.length} end as they do in Python`),
   ];
 }
 
-function worldLinks(title, worlds) {
-  const shown = made("p", title);
-  for (const world of worlds.slice(0, NUM_LINKS)) shown.append(linkTo({ ...BEGUN, world }, world), " ");
-  return shown;
-}
+const line = (...parts) => made("p", {}, ...parts);
+const term = (word) => made("dfn", {}, word);
+const worldLinks = (worlds) => worlds.slice(0, NUM_LINKS).flatMap((world) => [linkTo({ ...BEGUN, world }, world), " "]);
 
 // --- the steps of an expert ------------------------------------------------------------------------------------------
 
@@ -100,7 +96,7 @@ export async function showSteps() {
 }
 
 function stepLink({ world, t, value }) {
-  const canvas = made("canvas", ""), state = intactEpisode(world).at(t), side = Math.floor(110 / state.world.width);
+  const canvas = made("canvas", {}), state = intactEpisode(world).at(t), side = Math.floor(110 / state.world.width);
   drawWorld(prepareCanvas(canvas, side * state.world.width, side * state.world.height), state.world, side);
   const link = linkTo({ ...BEGUN, world, step: t }, canvas, `${value.toFixed(2)} ${ACTION_NAMES[state.action]}`);
   link.title = `world ${world}, step ${t}: ${state.world.mission}`;
@@ -127,15 +123,15 @@ let stopNumber = 0;
 
 /** Show the next of five things to see of this policy, found by playing its worlds. */
 export async function nextStop() {
-  const left = mostUsed(), { outcomes } = await runAll(0), after = (await runAll(other, left)).outcomes;
+  const intervention = mostUsed(), { outcomes } = await runAll(0), after = (await runAll(other, intervention)).outcomes;
   const first = Math.max(0, outcomes.findIndex(({ success }) => success));
   const failed = outcomes.findIndex(({ success }) => !success);
   const lost = outcomes.findIndex(({ success }, k) => success && !after[k].success);
   const stops = [
     ["An episode that it solves: the strips show the experts' weights, layer by layer. Press k.", { world: first }],
     lost < 0
-      ? [`Without its most used expert (${left}), it solves every world that it solved.`, { world: 0, intervention: left }]
-      : [`Without its most used expert (${left}), it fails here. Play both.`, { world: lost, intervention: left }],
+      ? [`Without its most used expert (${intervention}), it solves all that it solved.`, { intervention }]
+      : [`Without its most used expert (${intervention}), it fails here. Play both.`, { world: lost, intervention }],
     ["Why does it act so? What is framed matters now: the thicker, the more. On the right, what it would do without.",
       { world: first, step: outcomes[first].steps - 1 }],
     failed < 0

@@ -2,11 +2,11 @@
 //
 // All that is chosen is in `chosen`; `show` draws it, and the address holds it.
 
-import { ACTION_NAMES } from "./geometry.js";
 import { Phases } from "./phases.js";
 import { Policy } from "./policy.js";
 import { Actor, Episode } from "./rollouts.js";
 import { show } from "./showing.js";
+import { WOULD } from "./why.js";
 
 export const element = (id) => document.getElementById(id);
 export const content = JSON.parse(element("content").textContent);
@@ -24,13 +24,9 @@ const undone = []; // what was chosen before, for undo
 
 export const mine = () => pair.at(-1); // the episode that hands and edits change
 
-export function actorOf(k, what = "none", memory = "gate-only", pool = null) {
-  return new Actor(policies[k], content.policies[k], phases, what, memory, pool);
-}
-
 /** The episode of the intact first policy in a world. */
 export function intactEpisode(world) {
-  return new Episode(actorOf(0), content.worlds[world], content.palette, world);
+  return new Episode(new Actor(policies[0], phases), content.worlds[world], content.palette, world);
 }
 
 export function tell(text) {
@@ -99,7 +95,7 @@ function makePair() {
   if (!isHere) throw new Error(`this is not here: the worlds are 0 to ${content.worlds.length - 1}, steps count from 0`);
   const episodes = [intactEpisode(world)];
   if (other > 0 || intervention !== "none" || edits.length > 0 || hands.length > 0) {
-    const actor = actorOf(other, intervention, memory, pools[other]);
+    const actor = new Actor(policies[other], phases, intervention, memory, pools[other]);
     episodes.push(new Episode(actor, content.worlds[world], content.palette, world, edits, hands));
   }
   episodes.forEach((episode) => episode.at(Infinity));
@@ -131,7 +127,7 @@ export function takeOver(action) {
     return;
   }
   choose({ hands: [...chosen.hands.filter(([when]) => when < t), [t, action]] });
-  tell(`you ${ACTION_NAMES[action]}; it would ${ACTION_NAMES[mine().at(t).action]}`);
+  tell(`you ${WOULD[action]}; it would ${WOULD[mine().at(t).action]}`);
   goTo(t + 1);
 }
 

@@ -22,16 +22,27 @@ from mop.plotting.style import expert_hues, expert_names, short_name
 FOLDER = Path(__file__).parent
 LIBRARY = ("numbers", "missions", "policy", "geometry", "instructions", "world", "phases", "interventions")
 LIBRARY += ("rollouts", "runner")
-PAGE = ("why", "draw", "choosing", "showing", "asking", "page")
+PAGE = ("why", "draw", "gif", "choosing", "showing", "asking", "page")
+
+GLOSSARY = FOLDER.parents[1] / "docs" / "glossary.md"
+# what the page copies as Python: %what% and %memory% are filled in there
+PYTHON = """\
+from mop.common.intervention_grammar import parse
+from mop.envs.bot_paths import BotPaths
+from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+from mop.evaluation.intervention_runs import Study
+
+checkpoint = load_for_evaluation({path})
+worlds = BotPaths({task_id}, {max_steps}, {cache_dir})
+study = Study(checkpoint, encoder_for(checkpoint, {lang_encoder}), worlds, {num_worlds}, {eval_seed})
+print(study.run(parse(%what%), %memory%))
+"""
 
 
 def join_modules(names: Iterable[str]) -> str:
     """Join `<name>.js` of this folder, in this order, as one script without imports and exports."""
-    return "\n".join(_as_script((FOLDER / f"{name}.js").read_text("utf-8")) for name in names)
-
-
-def _as_script(module: str) -> str:
-    return re.sub(r"^export ", "", re.sub(r"^import .*\n", "", module, flags=re.MULTILINE), flags=re.MULTILINE)
+    modules = "\n".join((FOLDER / f"{name}.js").read_text("utf-8") for name in names)
+    return re.sub("^(import .*\n|export )", "", modules, flags=re.MULTILINE)
 
 
 def microscope_document(
@@ -56,16 +67,19 @@ def microscope_document(
     seeds = list(bot_paths.solvable(eval_seed, num_worlds)[0])
     packed = pack_worlds(bot_paths, seeds)
     missions = sorted({world["mission"] for world in packed["worlds"]})
-    policies, groupings = [], set()
+    policies = []
     for checkpoint in checkpoints:
         encoder = encoder_for(checkpoint, lang_encoder)
         found = evaluate(checkpoint, encoder, bot_paths, num_worlds, eval_seed, progress=progress, with_phases=False)
-        policies.append(_packed(checkpoint, encoder, missions, found))
-        groupings |= {*get_available_analyses(RoutingData({}, found.episodes, found.steps))}
+        told = {"path": checkpoint["path"], "lang_encoder": lang_encoder, "task_id": task_id, "cache_dir": cache_dir}
+        told |= {"max_steps": bot_paths.max_steps, "num_worlds": num_worlds, "eval_seed": eval_seed}
+        python = PYTHON.format(**{name: repr(value) for name, value in told.items()})
+        policies.append(_packed(checkpoint, encoder, missions, found) | {"python": python})
     title = f"{task_name(task_id)}: {' and '.join(policy['name'] for policy in policies)}"
     success = " and ".join(f"{np.mean(policy['solved']):.1%} solved" for policy in policies)
     about = f"{success} of {len(seeds)} worlds, greedy, from seed {eval_seed} on"
-    return join_page(title, {**packed, "about": about, "policies": policies, "by_key": "by_key_phase" in groupings})
+    content = {**packed, "about": about, "policies": policies, "by_key": any(policy["by_key"] for policy in policies)}
+    return join_page(title, {**content, "glossary": read_glossary()})
 
 
 def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str], found: Evaluation) -> dict:
@@ -80,11 +94,20 @@ def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str
     return {
         **packed,
         "name": run_name(about, with_task=False),
-        "path": checkpoint["path"],
         "names": [[short_name(name) for name in names] for names in expert_names(header, routing)],
         "hues": expert_hues(header, routing),
+        "by_key": "by_key_phase" in get_available_analyses(RoutingData({}, found.episodes, found.steps)),
         "solved": [bool(episode["success"]) for episode in found.episodes],
     }
+
+
+def read_glossary() -> dict[str, str]:
+    """Read the lines of docs/glossary.md by the words that they explain, as plain text."""
+    meanings: dict[str, str] = {}
+    for line in re.findall("^- (.*)", GLOSSARY.read_text("utf-8"), flags=re.MULTILINE):
+        meaning = re.sub(r"\[([^]]*)\]\([^)]*\)|[*`]", r"\1", line)
+        meanings = dict.fromkeys(re.findall(r"\*([^*]+)\*", line.lower()), meaning) | meanings  # the first has the word
+    return meanings
 
 
 def open_at(page: str, state: str) -> str:

@@ -3,20 +3,13 @@
 // A cell is one integer: object type + 2^8 x colour + 2^16 x state (Minigrid's own indices) + 2^20 x the number of the
 // object in its world (0 for walls and empty cells), so that an object is recognised when it is carried elsewhere.
 
-export const EMPTY = 1;
-export const WALL = 2;
-export const DOOR = 4;
-export const KEY = 5;
-export const BALL = 6;
-export const BOX = 7;
-export const OPEN = 0;
-export const CLOSED = 1;
-export const LOCKED = 2;
 export const OBJECT_NAMES = [
   "unseen", "empty", "wall", "floor", "door", "key", "ball", "box", "goal", "lava", "agent",
 ];
+export const [, EMPTY, WALL, , DOOR, KEY, BALL, BOX] = OBJECT_NAMES.keys();
 export const COLOR_NAMES = ["red", "green", "blue", "purple", "yellow", "grey"];
 export const STATE_NAMES = ["open", "closed", "locked"];
+export const [OPEN, CLOSED, LOCKED] = STATE_NAMES.keys();
 export const ACTION_NAMES = ["turn left", "turn right", "forward", "pick up", "drop", "toggle", "done"];
 export const [TURN_LEFT, TURN_RIGHT, FORWARD, PICK_UP, DROP, TOGGLE] = ACTION_NAMES.keys();
 export const DIRECTIONS = [[1, 0], [0, 1], [-1, 0], [0, -1]]; // x, y of one step: right, down, left, up
@@ -35,36 +28,16 @@ export function makeCode(kind, color = 0, state = 0, number = 0) {
   return kind | (color << 8) | (state << 16) | (number << 20);
 }
 
-export function codeKind(code) {
-  return code & 255;
-}
-
-export function codeColor(code) {
-  return (code >> 8) & 255;
-}
-
+export const codeKind = (code) => code & 255;
+export const codeColor = (code) => (code >> 8) & 255;
 /** State of a door: 0 open, 1 closed, 2 locked. */
-export function codeState(code) {
-  return (code >> 16) & 15;
-}
-
+export const codeState = (code) => (code >> 16) & 15;
 /** Number of the object, 0 for a cell without one. */
-export function codeNumber(code) {
-  return code >>> 20;
-}
-
-export function isPortable(code) {
-  return codeKind(code) === KEY || codeKind(code) === BALL || codeKind(code) === BOX;
-}
-
-export function isDoor(code, state) {
-  return codeKind(code) === DOOR && codeState(code) === state;
-}
-
+export const codeNumber = (code) => code >>> 20;
+export const isPortable = (code) => codeKind(code) === KEY || codeKind(code) === BALL || codeKind(code) === BOX;
+export const isDoor = (code, state) => codeKind(code) === DOOR && codeState(code) === state;
 /** Whether the agent can stand there: an empty cell or an open door. */
-export function isEnterable(code) {
-  return codeKind(code) === EMPTY || isDoor(code, OPEN);
-}
+export const isEnterable = (code) => codeKind(code) === EMPTY || isDoor(code, OPEN);
 
 /** Name what is in a cell: "red key", "locked red door", "wall", "empty". */
 export function describe(code) {

@@ -40,17 +40,11 @@ class Targets {
     this.places = found.map(({ x, y }) => [x, y]);
   }
 
-  has(code) {
-    return this.objects.has(codeNumber(code));
-  }
+  has(code) { return this.objects.has(codeNumber(code)); }
 
-  isAt(x, y) {
-    return this.places.some(([px, py]) => px === x && py === y);
-  }
+  isAt(x, y) { return this.places.some(([px, py]) => px === x && py === y); }
 
-  isNextTo(x, y) {
-    return this.places.some(([px, py]) => Math.abs(px - x) + Math.abs(py - y) === 1);
-  }
+  isNextTo(x, y) { return this.places.some(([px, py]) => Math.abs(px - x) + Math.abs(py - y) === 1); }
 
   update(world) {
     this.places = [];
@@ -152,12 +146,8 @@ export class Verifier {
 
 // --- the language ----------------------------------------------------------------------------------------------------
 
-const LOCATIONS = {
-  "on your left": "left",
-  "on your right": "right",
-  "in front of you": "front",
-  "behind you": "behind",
-};
+const LOCATIONS = { "on your left": "left", "on your right": "right" };
+Object.assign(LOCATIONS, { "in front of you": "front", "behind you": "behind" });
 const DESCRIPTION = new RegExp(
   `^(?:a|the) (?:(${COLOR_NAMES.join("|")}) )?(ball|box|door|key|object)(?: (${Object.keys(LOCATIONS).join("|")}))?$`
 );
@@ -182,9 +172,7 @@ export function parseMission(text, world = null) {
   return parseClauses(plain, world);
 }
 
-function joinParts(kind, [a, b]) {
-  return { kind, a, b, strict: false };
-}
+const joinParts = (kind, [a, b]) => ({ kind, a, b, strict: false });
 
 /** Read one clause, or two with "and" between them. */
 function parseClauses(text, world) {

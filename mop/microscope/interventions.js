@@ -5,7 +5,7 @@
 //
 // Axis letters: L layers, E experts of a layer, S hidden units of a policy, M steps of a pool.
 
-import { randomBelow } from "./numbers.js";
+import { argmax, randomBelow } from "./numbers.js";
 
 export const VARIANTS = ["gate-only", "frozen", "zeroed"];  // what becomes of the state of an expert of weight 0
 
@@ -84,13 +84,10 @@ export function together(parts, phase = null) {
 /** The text that `parse` reads as this intervention, the same as Python's. */
 export function textOf(intervention) {
   const { kind, layer, expert, size, value, phase, parts } = intervention;
-  let words = kind;
+  const share = value === null ? null : numberText(value);
+  let words = [kind, layer, size, share].filter((word) => word !== null).join(" ");
   if (parts.length) words = parts.map(textOf).join(" + ");
-  else if (expert !== null) words += ` ${layer}.${expert}${value === null ? "" : `=${numberText(value)}`}`;
-  else {
-    const numbers = [layer, size, value === null ? null : numberText(value)];
-    words = [kind, ...numbers.filter((number) => number !== null)].join(" ");
-  }
+  else if (expert !== null) words = `${kind} ${layer}.${expert}${share === null ? "" : `=${share}`}`;
   return phase === null ? words : `${words} in ${phase}`;
 }
 
@@ -129,9 +126,6 @@ export function partsOf(intervention) {
   return intervention.parts.length ? intervention.parts : [intervention];
 }
 
-/** Place of the largest weight, of equal ones the first. */
-const heaviest = (weights) => weights.indexOf(Math.max(...weights));
-
 /** One intervention on a policy's routers: the weights in the place of the routers' own. */
 export class Gates {
   /**
@@ -163,27 +157,27 @@ export class Gates {
 
   /** Float32Array (E_l) in the place of a layer's weights Float32Array (E_l). */
   change(layer, weights, episode, tStep) {
-    const kinds = this.kinds[layer], { isSet, values, isAny } = this.set[layer];
+    const kinds = this.kinds[layer], { isSet, values } = this.set[layer];
     if (kinds.has("uniform")) weights = weights.map(() => 1 / weights.length);
     if (kinds.has("mean")) weights = Float32Array.from(this.meanRouting[layer]);
     if (kinds.has("shuffle")) {
       const from = randomBelow(this.numSteps, this.seed, episode, tStep) * weights.length; // all layers from one step
       weights = this.pool[layer].slice(from, from + weights.length);
     }
-    if (isAny) weights = clamp(weights, isSet, values);
+    if (isSet.some(Boolean)) weights = clamp(weights, isSet, values);
     if (kinds.has("threshold")) {
-      const bound = Math.fround(kinds.get("threshold").value), first = heaviest(weights);
+      const bound = Math.fround(kinds.get("threshold").value), first = argmax(weights);
       weights = ablate(weights, Array.from(weights, (weight, e) => weight < bound && e !== first));
     }
     if (kinds.has("argmax")) {
-      const first = heaviest(weights);
+      const first = argmax(weights);
       weights = ablate(weights, Array.from(weights, (_, e) => e !== first));
     }
     return weights;
   }
 }
 
-/** Experts of a layer that are ablated or clamped, isSet (E) and isAny, and the weights that they get, values (E). */
+/** Experts of a layer that are ablated or clamped, isSet (E), and the weights that they get, values (E). */
 function setIn(layer, sizes, parts) {
   const isSet = sizes.map(() => false), values = sizes.map(() => 0);
   for (const part of parts) {
@@ -198,7 +192,7 @@ function setIn(layer, sizes, parts) {
   if (isSet.every(Boolean) && !values.some(Boolean)) {
     throw new Error(`nothing would be left of layer ${layer}: leave one expert its weight`);
   }
-  return { isSet, values, isAny: isSet.some(Boolean) };
+  return { isSet, values };
 }
 
 /** Refuse what a policy does not have. */

@@ -10,26 +10,31 @@ export function splitWords(mission) {
   return words === "" ? [] : words.split(/\s+/);
 }
 
-/** Why words cannot be read by a policy that knows so many of them; empty if they can. */
-function wordsError(words, known, maxWords) {
-  if (words.length > maxWords) return `a mission has at most ${maxWords} words`;
-  const unknown = words.find((word) => !known.includes(word));
-  return unknown === undefined ? "" : `"${unknown}" is no word of BabyAI's missions`;
+/** What reads missions of known words; tensor: one with a row for each place of a word. */
+class WordReader {
+  constructor(packed, weights, tensor) {
+    this.known = packed.words;
+    [this.maxWords, this.width] = weights.shape(tensor);
+  }
+
+  error(mission) {
+    const words = splitWords(mission), unknown = words.find((word) => !this.known.includes(word));
+    if (words.length === 0) return "an empty mission says nothing";
+    if (words.length > this.maxWords) return `a mission has at most ${this.maxWords} words`;
+    return unknown === undefined ? "" : `"${unknown}" is no word of BabyAI's missions`;
+  }
 }
 
 /** mixture_of_experts.WordProjection: what a policy sees of a mission, read word by word. */
-export class WordProjection {
+export class WordProjection extends WordReader {
   constructor(packed, weights) {
-    this.known = packed.words;
-    [this.maxWords, this.width] = weights.shape("lang_proj.places.weight");
+    super(packed, weights, "lang_proj.places.weight");
     this.words = weights.get("lang_proj.words.weight");
     this.places = weights.get("lang_proj.places.weight");
     this.near = weights.linear("lang_proj.near");
     this.ask = weights.linear("lang_proj.ask");
     this.output = weights.linear("lang_proj.output");
   }
-
-  error(mission) { return wordsError(splitWords(mission), this.known, this.maxWords); }
 
   lang(mission) {
     const { width } = this, words = splitWords(mission);
@@ -49,15 +54,12 @@ export class WordProjection {
 }
 
 /** The `vocab` embedding, projected: codes (places x words x G) are those of BabyAI's words, already projected. */
-export class CodeProjection {
+export class CodeProjection extends WordReader {
   constructor(packed, weights) {
-    this.known = packed.words;
-    [this.maxWords] = weights.shape("lang_proj.codes");
+    super(packed, weights, "lang_proj.codes");
     this.codes = weights.get("lang_proj.codes");
     this.bias = weights.get("lang_proj.bias");
   }
-
-  error(mission) { return wordsError(splitWords(mission), this.known, this.maxWords); }
 
   lang(mission) {
     const words = splitWords(mission), size = this.bias.length;
@@ -76,7 +78,7 @@ export class KnownMissions {
   }
 
   error(mission) {
-    const isKnown = this.blind !== null || Object.hasOwn(this.missions, mission);
+    const isKnown = (this.blind !== null && mission.trim() !== "") || Object.hasOwn(this.missions, mission);
     return isKnown ? "" : `the mission encoder ${this.encoder} is not in the page: it knows the worlds' missions alone`;
   }
 

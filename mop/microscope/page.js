@@ -1,13 +1,15 @@
 // The page's controls: what is clicked, dragged, pressed and typed, and what is saved.
 
 import { mostUsed, nextStop, showEffect, showSteps, uniformText } from "./asking.js";
-import { START, addressOf, choose, chosen, content, edit, element, fromAddress, goTo, mine } from "./choosing.js";
-import { other, pair, play, policies, stop, takeOver, tell, timer, turnTo, undo } from "./choosing.js";
+import { START, addressOf, choose, chosen, content, edit, element, fromAddress, goTo } from "./choosing.js";
+import { lastStep, mine, other, pair, play, stop, takeOver, tell, timer, turnTo, undo } from "./choosing.js";
 import { cellAt } from "./draw.js";
 import { ACTION_NAMES, COLOR_NAMES, DOOR, EMPTY, WALL, codeColor, codeKind, codeState, makeCode } from "./geometry.js";
+import { Gif } from "./gif.js";
 import { parse, partsOf, textOf, together } from "./interventions.js";
-import { goToStrip, made, show } from "./showing.js";
+import { drawEpisode, explain, goToStrip, made, show } from "./showing.js";
 
+const CELL_PX = 32; // of a saved picture
 const KEYS = { ArrowLeft: 0, ArrowRight: 1, ArrowUp: 2, p: 3, d: 4, " ": 5 };
 
 // --- experts ---------------------------------------------------------------------------------------------------------
@@ -22,32 +24,29 @@ function makeExperts() {
 }
 
 function layerRows(names, layer) {
-  const place = made("div", `layer ${layer}`, { className: "layer" });
-  const strip = made("canvas", "", { id: `strip${layer}`, onclick: goToStrip });
+  const strip = made("canvas", { id: `strip${layer}`, onclick: goToStrip });
   strip.setAttribute("aria-label", `weights of layer ${layer} at each step`);
-  place.append(strip, ...names.map((name, e) => expertRow(layer, e, name, names.length === 1)));
-  return place;
+  const rows = names.map((name, e) => expertRow(layer, e, name, names.length === 1));
+  const title = [made("dfn", {}, "layer"), ` ${layer}, weights of the `, made("dfn", {}, "router")];
+  return made("div", { className: "layer" }, ...title, strip, ...rows);
 }
 
 let dragged = null; // the slider that is moved: all its moves are undone together
 
-function expertRow(layer, e, name, isAlone) {
-  const row = made("div", "", { className: "expert" }), { hues, mean_routing: means } = content.policies[other];
-  const label = made("b", name, { title: `mean weight ${means[layer][e].toFixed(2)}` }), value = made("span", "now ");
-  const range = { type: "range", min: 0, max: 1, step: 0.01, disabled: isAlone };
-  const slider = made("input", "", { id: `slider${layer}.${e}`, ...range });
-  const title = `leave ${name} out, or back in`;
-  const out = made("button", "out", { id: `out${layer}.${e}`, title, disabled: isAlone });
-  label.style.setProperty("--hue", hues[layer][e]);
+function expertRow(layer, e, name, disabled) {
+  const { hues, mean_routing: means } = content.policies[other], place = `${layer}.${e}`;
+  const label = made("b", { style: `--hue: ${hues[layer][e]}` }, made(name === "skip" ? "dfn" : "span", {}, name));
+  const slider = made("input", { id: `slider${place}`, type: "range", min: 0, max: 1, step: 0.01, disabled });
+  const now = made("span", { id: `weight${place}` });
+  const weight = made("span", { title: `mean ${means[layer][e].toFixed(2)}` }, "now ", now);
+  const out = made("button", { id: `out${place}`, title: `leave ${name} out, or back in`, disabled }, "out");
   slider.setAttribute("aria-label", `clamp the weight of ${name} in layer ${layer}`);
   slider.oninput = () => {
-    if (changeExpert(layer, e, `clamp ${layer}.${e}=${slider.value}`, dragged !== slider)) dragged = slider;
+    if (changeExpert(layer, e, `clamp ${place}=${slider.value}`, dragged !== slider)) dragged = slider;
   };
   slider.onchange = () => { dragged = null; };
-  out.onclick = () => changeExpert(layer, e, out.ariaPressed === "true" ? null : `lesion ${layer}.${e}`);
-  value.append(made("span", "", { id: `weight${layer}.${e}` }));
-  row.append(label, slider, value, out);
-  return row;
+  out.onclick = () => changeExpert(layer, e, out.ariaPressed === "true" ? null : `lesion ${place}`);
+  return made("div", { className: "expert" }, label, slider, weight, out);
 }
 
 /** Put an expert's part into the intervention in place of the one before, or take it out: part null. */
@@ -62,7 +61,7 @@ function changeExpert(layer, expert, part, isKept = true) {
 
 function save(ending, blob) {
   const name = `world_${content.worlds[chosen.world].seed}${ending}`;
-  const link = made("a", "", { href: URL.createObjectURL(blob), download: name });
+  const link = made("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
@@ -77,16 +76,31 @@ function saveTable() {
   save(".csv", new Blob([head, ...rows].map((row) => `${row.join(",")}\n`), { type: "text/csv" }));
 }
 
+/** A canvas for both worlds side by side, and what draws them there at a step. */
+function picture() {
+  const canvas = made("canvas", {}), { width, height } = mine().world, context = canvas.getContext("2d");
+  Object.assign(canvas, { width: (pair.length * (width + 0.5) - 0.5) * CELL_PX, height: height * CELL_PX });
+  const drawAt = (t, isMarked) => pair.forEach((episode, k) => {
+    context.setTransform(1, 0, 0, 1, k * (width + 0.5) * CELL_PX, 0);
+    drawEpisode(context, episode, t, CELL_PX, isMarked);
+  });
+  return { canvas, context, drawAt };
+}
+
 function savePicture() {
-  const canvases = pair.map((_, k) => element(`world${k}`)), all = made("canvas", "");
-  all.width = canvases.reduce((sum, { width }) => sum + width + 10, -10);
-  all.height = Math.max(...canvases.map(({ height }) => height));
-  let x = 0;
-  for (const canvas of canvases) {
-    all.getContext("2d").drawImage(canvas, x, 0);
-    x += canvas.width + 10;
+  const { canvas, drawAt } = picture();
+  drawAt(chosen.step, true);
+  canvas.toBlob((blob) => save(`_step_${chosen.step}.png`, blob));
+}
+
+function saveFilm() {
+  const { canvas: { width, height }, context, drawAt } = picture();
+  const film = new Gif(width, height, Math.max(2, Math.round(100 / Number(element("speed").value))));
+  for (let t = 0; t <= lastStep(); t++) {
+    drawAt(t);
+    film.add(context.getImageData(0, 0, width, height).data);
   }
-  all.toBlob((blob) => save(`_step_${chosen.step}.png`, blob));
+  save(".gif", film.blob());
 }
 
 async function copy(text, what) {
@@ -98,9 +112,10 @@ async function copy(text, what) {
   }
 }
 
-function commandText() {
-  const { path } = content.policies[other], count = content.worlds.length;
-  return `python intervene.py --checkpoint ${path} --what "${chosen.intervention}" --num_episodes ${count}`;
+/** The lines of Python that count in all worlds what is shown. */
+function pythonText() {
+  const said = { what: chosen.intervention, memory: chosen.memory };
+  return content.policies[other].python.replace(/%(what|memory)%/g, (_, name) => JSON.stringify(said[name]));
 }
 
 // --- editing the world -----------------------------------------------------------------------------------------------
@@ -122,7 +137,7 @@ function releaseWorld(event) {
 function clickCell(world, x, y, isColored) {
   const code = world.at(x, y), state = codeState(code);
   if (x === world.x && y === world.y) edit(["moveAgent", x, y, (world.direction + 1) % 4]);
-  else if (!isThing(code)) tell("drag things here; click one to remove it");
+  else if (!isThing(code)) tell("no thing is here: drag one to it, click one to remove it");
   else if (codeKind(code) === DOOR && !isColored) edit(["setDoor", x, y, (state + 1) % 3]);
   else if (!isColored) edit(["remove", x, y]);
   else edit(["remove", x, y], ["put", x, y, makeCode(codeKind(code), nextColor(code), state)]);
@@ -130,13 +145,6 @@ function clickCell(world, x, y, isColored) {
 
 const isThing = (code) => codeKind(code) !== EMPTY && codeKind(code) !== WALL;
 const nextColor = (code) => (codeColor(code) + 1) % COLOR_NAMES.length;
-
-/** Give another mission, from this step on, in the changed world. */
-function setMission(text) {
-  const reason = policies[other].missionError(text);
-  if (reason) tell(reason);
-  else edit(["setMission", text]);
-}
 
 // --- listening -------------------------------------------------------------------------------------------------------
 
@@ -148,7 +156,12 @@ function pressKey(event) {
     if (timer === null) play();
     tell("the policy acts again");
   };
+  const clickFront = (isColored) => {
+    const { world } = mine().at(chosen.step);
+    clickCell(world, ...world.front(), isColored);
+  };
   const shortcuts = { k: play, u: undo, Enter: handBack, Home: () => goTo(0) };
+  Object.assign(shortcuts, { x: () => clickFront(false), X: () => clickFront(true) });
   Object.assign(shortcuts, { ".": () => goTo(chosen.step + 1), ",": () => goTo(chosen.step - 1) });
   if (key in KEYS) takeOver(KEYS[key]);
   else if (key in shortcuts) shortcuts[key]();
@@ -158,16 +171,16 @@ function pressKey(event) {
 
 function listen() {
   const clicks = {
-    play, undo, tour: nextStop, all: showEffect, find: showSteps, csv: saveTable, png: savePicture,
+    play, undo, tour: nextStop, all: showEffect, find: showSteps, csv: saveTable, png: savePicture, gif: saveFilm,
     first: () => goTo(0), back: () => goTo(chosen.step - 1), step: () => goTo(chosen.step + 1),
     previous: () => turnTo(chosen.world - 1), next: () => turnTo(chosen.world + 1),
     leave: () => choose({ intervention: mostUsed() }), uniform: () => choose({ intervention: uniformText() }),
     argmax: () => choose({ intervention: "argmax" }), reset: () => choose({ ...START, world: chosen.world }),
-    link: () => copy(addressOf(), "the address"), command: () => copy(commandText(), "the command"),
+    link: () => copy(addressOf(), "the address"), python: () => copy(pythonText(), "the code"),
   };
   for (const [id, act] of Object.entries(clicks)) element(id).onclick = act;
   const changes = {
-    world: (text) => turnTo(Number(text)), mission: setMission,
+    world: (text) => turnTo(Number(text)), mission: (text) => edit(["setMission", text]),
     what: (text) => choose({ intervention: text.trim() || "none" }), memory: (memory) => choose({ memory }),
   };
   for (const [id, change] of Object.entries(changes)) element(id).onchange = ({ target }) => change(target.value);
@@ -183,5 +196,6 @@ element("about").textContent = content.about;
 const missions = new Set(content.worlds.map(({ mission }) => mission));
 element("missions").replaceChildren(...Array.from(missions, (mission) => new Option(mission)));
 makeExperts();
+explain();
 listen();
 choose(fromAddress(), false);

@@ -45,23 +45,17 @@ class GRU {
 
 /** Experts of different sizes, mixed by a router: y = sum over e of weight_e * expert_e(x). */
 class MoELayer {
-  /** start: where the layer's units begin in the hidden state. */
-  constructor(packed, weights, layer, start) {
-    const { width } = packed, name = `moe_layers.${layer}`;
+  constructor(packed, weights, layer) {
+    const { width, hidden_layout: layout } = packed, name = `moe_layers.${layer}`;
     this.width = width;
-    this.router = { start, gru: new GRU(weights, `${name}.router.gru`, width) };
+    this.router = { start: layout[`router_${layer}`][0], gru: new GRU(weights, `${name}.router.gru`, width) };
     this.fc = weights.linear(`${name}.router.fc`);
-    start += this.router.gru.size;
-    this.experts = packed.expert_hidden_sizes[layer].map((size, e) => {
-      const expert = size === 0 ? { size } : {
-        size, start,
-        gru: new GRU(weights, `${name}.experts.${e}.gru`, width),
-        projection: weights.linear(`${name}.experts.${e}.projection`),
-      };
-      start += size;
-      return expert;
-    });
-    this.end = start;
+    this.experts = packed.expert_hidden_sizes[layer].map((size, e) => (size === 0 ? { size } : {
+      size,
+      start: layout[`expert_${layer}_${e}`][0],
+      gru: new GRU(weights, `${name}.experts.${e}.gru`, width),
+      projection: weights.linear(`${name}.experts.${e}.projection`),
+    }));
     this.norm = packed.residual ? weights.linear(`${name}.norm`) : null;
     this.output = new Float64Array(width);
   }
@@ -112,7 +106,7 @@ function checkedCode(obs, cell) {
   return (type * 6 + color) * 3 + state;
 }
 
-/** FiLM: the mission says what to look for in each cell. Features of a cell's code are computed once a mission. */
+/** FiLM: the mission says what to look for in each cell. Features of all codes of a cell are computed once a mission. */
 class FilmProjection {
   constructor(packed, weights) {
     this.cellDim = packed.film.cell_dim;
@@ -121,18 +115,17 @@ class FilmProjection {
     this.film = weights.linear("input_projection.film");
     this.features = weights.linear("input_projection.features");
     this.output = weights.linear("input_projection.output");
-    this.tables = new WeakMap();  // lang -> {film, table of all codes, which codes it has}
+    this.tables = new WeakMap();  // lang -> features of all codes
     this.inputs = new Float64Array(this.output.numIn);
     this.modulated = new Float64Array(this.cellDim);
   }
 
   /** Write x (D) of an observation (I) and a mission's lang (G). */
   into(x, obs, lang) {
-    const { inputs, numFeatures } = this, { known, table, film } = this.tableOf(lang);
+    const { inputs, numFeatures } = this, table = this.tableOf(lang);
     let place = 0;
     for (let cell = 0; cell < NUM_CELLS; cell++) {
-      const code = checkedCode(obs, cell), from = code * numFeatures;
-      if (!known[code]) this.addCode(code, film, table, known);
+      const from = checkedCode(obs, cell) * numFeatures;
       for (let k = 0; k < numFeatures; k++) inputs[place++] = table[from + k];
     }
     for (let k = NUM_ENCODED; k < obs.length; k++) inputs[place++] = obs[k];
@@ -142,24 +135,21 @@ class FilmProjection {
 
   tableOf(lang) {
     if (!this.tables.has(lang)) {
-      const table = new Float32Array(NUM_CODES * this.numFeatures);
-      this.tables.set(lang, { film: this.film.of(lang), table, known: new Uint8Array(NUM_CODES) });
+      const film = this.film.of(lang), codes = Array.from({ length: NUM_CODES }, (_, code) => code);
+      this.tables.set(lang, Float32Array.from(codes.flatMap((code) => Array.from(this.featuresOf(code, film)))));
     }
     return this.tables.get(lang);
   }
 
   /** f = relu(W_f relu((1 + gamma) e + beta) + b_f) of a cell of this code. */
-  addCode(code, film, table, known) {
-    const { cells, cellDim, modulated, numFeatures } = this;
+  featuresOf(code, film) {
+    const { cells, cellDim, modulated } = this;
     const columns = [Math.floor(code / 18), 11 + Math.floor(code / 3) % 6, 17 + code % 3];
     for (let c = 0; c < cellDim; c++) {
       const e = columns.reduce((sum, column) => sum + cells[c * NUM_COLUMNS + column], 0);
       modulated[c] = Math.max(0, (1 + film[c]) * e + film[cellDim + c]);
     }
-    const features = table.subarray(code * numFeatures, (code + 1) * numFeatures);
-    this.features.into(features, modulated);
-    for (let k = 0; k < numFeatures; k++) features[k] = Math.max(0, features[k]);
-    known[code] = 1;
+    return this.features.of(modulated).map((feature) => Math.max(0, feature));
   }
 }
 
@@ -174,17 +164,17 @@ class LinearProjection {
     for (let row = 0; row < numOut; row++) {
       for (let k = 0; k < numIn; k++) this.columns[k * numOut + row] = weight[row * numIn + k];
     }
-    this.starts = new WeakMap();  // lang -> its part of x, with the bias
     this.firstOfLang = numIn - packed.lang_dim;
   }
 
   /** Write x (D) of an observation (I) and a mission's lang (G). */
   into(x, obs, lang) {
-    x.set(this.startOf(lang));
+    x.set(this.bias);
     const numEncoded = this.isOneHot ? NUM_ENCODED : 0;
     if (this.isOneHot) for (let cell = 0; cell < NUM_CELLS; cell++) this.addCell(x, obs, cell);
     const first = this.firstOfLang - obs.length;
     for (let k = numEncoded; k < obs.length; k++) this.add(x, first + k, obs[k]);
+    lang.forEach((value, k) => this.add(x, this.firstOfLang + k, value));
   }
 
   /** Columns are ordered by channel of the image, then cell, then category. */
@@ -200,15 +190,6 @@ class LinearProjection {
   add(x, column, value) {
     const { columns, width } = this, from = column * width;
     if (value !== 0) for (let k = 0; k < width; k++) x[k] += columns[from + k] * value;
-  }
-
-  startOf(lang) {
-    if (!this.starts.has(lang)) {
-      const start = Float64Array.from(this.bias);
-      lang.forEach((value, k) => this.add(start, this.firstOfLang + k, value));
-      this.starts.set(lang, start);
-    }
-    return this.starts.get(lang);
   }
 }
 
@@ -226,36 +207,23 @@ export class Policy {
   constructor(packed) {
     const weights = new Weights(packed);
     this.sizes = packed.expert_hidden_sizes;  // L lists of E_l
+    this.meanRouting = packed.mean_routing;  // L lists of E_l: `mean` of an intervention
     this.layout = packed.hidden_layout;  // name of each GRU -> [start, stop] of its units
     this.hiddenSize = Math.max(...Object.values(this.layout).map(([, stop]) => stop));
     this.projection = new (packed.film ? FilmProjection : LinearProjection)(packed, weights);
     const missionKinds = { words: WordProjection, vocab: CodeProjection };
     this.missions = new (missionKinds[packed.lang_encoder] ?? KnownMissions)(packed, weights);
     this.langs = new Map();
-    this.layers = [];
     this.gru = packed.kind === "gru" ? new GRU(weights, "gru", packed.width) : null;
-    if (this.gru === null) this.addLayers(packed, weights);
+    this.layers = this.gru ? [] : this.sizes.map((_, layer) => new MoELayer(packed, weights, layer));
     this.head = weights.linear("head");
     this.x = [new Float64Array(packed.width), new Float64Array(packed.width)];  // in and out of a layer, by turns
-  }
-
-  addLayers(packed, weights) {
-    let start = 0;
-    for (let layer = 0; layer < this.sizes.length; layer++) {
-      this.layers.push(new MoELayer(packed, weights, layer, start));
-      start = this.layers[layer].end;
-    }
-  }
-
-  /** Why a mission cannot be read, as a sentence's part; empty if it can. */
-  missionError(mission) {
-    return mission.trim() === "" ? "an empty mission says nothing" : this.missions.error(mission);
   }
 
   /** What the policy sees of a mission, Float32Array (G), the same array each time. Throws Error with the reason. */
   lang(mission) {
     if (!this.langs.has(mission)) {
-      const error = this.missionError(mission);
+      const error = this.missions.error(mission);
       if (error) throw new Error(error);
       this.langs.set(mission, this.missions.lang(mission));
     }

@@ -12,13 +12,13 @@ import { World } from "./world.js";
 /** What acts: a policy under an intervention. phases: of the file, for "in PHASE". */
 export class Actor {
   /** what: text of an intervention; memory: one of VARIANTS; pool: see `Gates`. Throws Error for a bad text. */
-  constructor(policy, packed, phases, what = "none", memory = "gate-only", pool = null) {
+  constructor(policy, phases, what = "none", memory = "gate-only", pool = null) {
     const intervention = parse(what), { phase } = intervention;
     if (!VARIANTS.includes(memory)) throw new Error(`the memory is one of ${VARIANTS.join(", ")}`);
     if (phase !== null && !phases.labels.includes(phase)) {
       throw new Error(`the phases here are ${phases.labels.join(", ")}; not ${phase}`);
     }
-    const gates = new Gates(intervention, policy.sizes, packed.mean_routing, pool);
+    const gates = new Gates(intervention, policy.sizes, policy.meanRouting, pool);
     Object.assign(this, { policy, phases, phase, memory, gates });
   }
 
@@ -83,32 +83,15 @@ export class Episode {
   }
 }
 
-/**
- * Play a world from a state on, without keeping its steps; returns the world at its end.
- *
- * see: called with (answer, world) at every step, before its action.
- */
-export function playOn(actor, world, hidden, episode, see = null) {
+/** Play a world from a state on; see: called with the answer at every step, before its action. Returns the world. */
+export function playOn(actor, world, hidden, episode, see) {
   while (!world.isOver) {
     const answer = actor.act(world, hidden, episode);
-    if (see !== null) see(answer, world);
+    see(answer);
     hidden = answer.hidden;
     world.step(answer.action);
   }
   return world;
-}
-
-/** Play an episode; returns {success, steps, phase (of the last action), cost (mean LPC)}. see: as `playOn`. */
-export function playWorld(actor, start, palette, episode, see) {
-  let cost = 0, phase = "";
-  const note = (answer, world) => {
-    see(answer, world);
-    phase = actor.phases.of(world);
-    cost += lpc(answer.routing, actor.policy.sizes);
-  };
-  const hidden = actor.policy.zeroHidden();
-  const { success, steps } = playOn(actor, new World(start, palette), hidden, episode, note);
-  return { success, steps, phase, cost: cost / steps };
 }
 
 /**
@@ -127,9 +110,5 @@ export function pairedDifference(before, after) {
     means.push(sum / count);
   }
   means.sort((one, other) => one - other);
-  const quantile = (share) => {
-    const place = share * (means.length - 1), below = Math.floor(place);
-    return means[below] + (place - below) * (means[Math.min(below + 1, means.length - 1)] - means[below]);
-  };
-  return { mean, low: quantile(0.025), high: quantile(0.975) };
+  return { mean, low: means[25], high: means[974] };
 }

@@ -1,8 +1,9 @@
 // All worlds of a file, played in a worker, so that the page stays awake.
 
 import { Phases } from "./phases.js";
-import { Policy } from "./policy.js";
-import { Actor, playWorld } from "./rollouts.js";
+import { Policy, lpc } from "./policy.js";
+import { Actor, playOn } from "./rollouts.js";
+import { World } from "./world.js";
 
 /** Plays all worlds of a file under an intervention. */
 export class Runner {
@@ -11,54 +12,50 @@ export class Runner {
     this.content = content;
     this.policies = content.policies.map((packed) => new Policy(packed));
     this.phases = new Phases(content.by_key);
-    this.pools = new Map();
+    this.pools = []; // weights of all steps of each intact policy, once it was run: for shuffle
   }
 
   /**
    * Play; asked: {policy, what, memory}; progress: called with the number of worlds that are done.
    *
-   * Returns {outcomes: of `playWorld`, world and t of each step: Int32Array (M), weights: L Float32Arrays (M x E_l)}.
+   * Returns {outcomes: of each world {success, steps, phase (of the last action), cost (mean LPC)}, world and t of each
+   * step (M), weights: L Float32Arrays (M x E_l)}.
    */
   run({ policy, what, memory }, progress) {
-    const { worlds, palette, policies } = this.content, packed = policies[policy], player = this.policies[policy];
-    const pool = what.includes("shuffle") ? this.poolOf(policy) : null;
-    const actor = new Actor(player, packed, this.phases, what, memory, pool);
-    const world = [], t = [], weights = player.sizes.map(() => []);
+    const { worlds, palette } = this.content, player = this.policies[policy];
+    const actor = new Actor(player, this.phases, what, memory, this.pools[policy]);
+    const world = [], t = [], lists = player.sizes.map(() => []);
     const outcomes = worlds.map((start, k) => {
-      const outcome = playWorld(actor, start, palette, k, (answer, { steps }) => {
+      const played = new World(start, palette);
+      let phase = "", cost = 0; // of the last action; of all
+      playOn(actor, played, player.zeroHidden(), k, ({ routing }) => {
         world.push(k);
-        t.push(steps);
-        answer.routing.forEach((ofLayer, layer) => weights[layer].push(...ofLayer));
+        t.push(played.steps);
+        routing.forEach((ofLayer, layer) => lists[layer].push(...ofLayer));
+        phase = this.phases.of(played);
+        cost += lpc(routing, player.sizes);
       });
       progress(k + 1);
-      return outcome;
+      return { success: played.success, steps: played.steps, phase, cost: cost / played.steps };
     });
-    const taken = { world: Int32Array.from(world), t: Int32Array.from(t) };
-    return { outcomes, ...taken, weights: weights.map((ofLayer) => Float32Array.from(ofLayer)) };
-  }
-
-  /** The weights of all steps of the intact policy. */
-  poolOf(policy) {
-    if (!this.pools.has(policy)) {
-      this.pools.set(policy, this.run({ policy, what: "none", memory: "gate-only" }, () => {}).weights);
-    }
-    return this.pools.get(policy);
+    const weights = lists.map((ofLayer) => Float32Array.from(ofLayer));
+    if (what === "none") this.pools[policy] = weights;
+    return { outcomes, world, t, weights };
   }
 }
 
-/** Answer a page's messages: first {content}, then {id, asked}; with {id, done}, then {id, result} or {id, error}. */
+/** Answer a page's messages: first {content}, then {asked} with a port: there with {done}, then {result} or {error}. */
 export function serve(scope) {
   let runner = null;
-  scope.onmessage = ({ data }) => {
-    if (data.content) {
-      runner = new Runner(data.content);
+  scope.onmessage = ({ data: { content, asked }, ports: [port] }) => {
+    if (content) {
+      runner = new Runner(content);
       return;
     }
     try {
-      const result = runner.run(data.asked, (done) => scope.postMessage({ id: data.id, done }));
-      scope.postMessage({ id: data.id, result });
-    } catch (error) {
-      scope.postMessage({ id: data.id, error: error.message });
+      port.postMessage({ result: runner.run(asked, (done) => port.postMessage({ done })) });
+    } catch ({ message }) {
+      port.postMessage({ error: message });
     }
   };
 }

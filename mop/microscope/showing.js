@@ -5,7 +5,7 @@ import { other, pair, policies, timer, toAddress } from "./choosing.js";
 import { drawHidden, drawStrip, drawWorld, prepareCanvas } from "./draw.js";
 import { ACTION_NAMES, EMPTY, describe } from "./geometry.js";
 import { partsOf, parse } from "./interventions.js";
-import { findCauses, tellCauses } from "./why.js";
+import { FELT, WOULD, findCauses, tellCauses } from "./why.js";
 
 const STRIP_PX = 34; // height of a layer's strip
 const FEWEST_STEPS = 12; // that a strip has room for
@@ -16,16 +16,22 @@ let search = null; // timer of the search for them
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-/** An element with a text and other properties. */
-export function made(tag, text, properties = {}) {
-  return Object.assign(document.createElement(tag), { textContent: text }, properties);
+/** An element with its properties, and texts and elements in it. */
+export function made(tag, properties, ...parts) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...parts);
+  return node;
 }
 
 /** A link to changes of what is chosen: it can be copied, and opened beside this page. */
-export function linkTo(changes, ...parts) {
-  const link = made("a", "", { href: addressOf(changes) });
-  link.append(...parts);
-  return link;
+export const linkTo = (changes, ...parts) => made("a", { href: addressOf(changes) }, ...parts);
+
+/** Give each marked word its line of the glossary, shown while one points at the word or stands on it. */
+export function explain() {
+  for (const word of document.querySelectorAll("dfn")) {
+    word.tabIndex = 0;
+    word.setAttribute("aria-description", content.glossary[word.textContent.toLowerCase()]);
+  }
 }
 
 export function show() {
@@ -53,14 +59,18 @@ function showWorlds() {
   pair.forEach((episode, k) => {
     const state = episode.at(chosen.step), canvas = element(`world${k}`), { world } = state;
     const side = Math.max(8, Math.floor(Math.min(width / world.width, (innerHeight - 270) / world.height)));
-    const context = prepareCanvas(canvas, side * world.width, side * world.height);
-    const trail = episode.states.slice(0, state.t + 1).map((past) => [past.world.x, past.world.y]);
-    drawWorld(context, world, side, episode === mine() ? causeMarks(side) : [], trail);
+    drawEpisode(prepareCanvas(canvas, side * world.width, side * world.height), episode, chosen.step, side, true);
     const about = `the agent at ${world.x}, ${world.y} in a world of ${world.width} x ${world.height}`;
     canvas.setAttribute("aria-label", about);
     element(`name${k}`).textContent = nameOf(k);
     element(`caption${k}`).textContent = captionOf(state);
   });
+}
+
+/** Draw the world of an episode at a step, and the way to it; isMarked: frames around causes of the action shown. */
+export function drawEpisode(context, episode, t, side, isMarked = false) {
+  const { world, t: last } = episode.at(t), marks = isMarked && episode === mine() ? causeMarks(side) : [];
+  drawWorld(context, world, side, marks, episode.states.slice(0, last + 1).map((past) => [past.world.x, past.world.y]));
 }
 
 function nameOf(k) {
@@ -74,7 +84,7 @@ function captionOf({ world, isLast, t, chosen: taken, action, phase, cost }) {
   const hand = world.carried === EMPTY ? "" : ` · carries the ${describe(world.carried)}`;
   const bot = world.botSteps === null ? "" : ` (the bot needs ${world.botSteps})`;
   if (isLast) return `${world.success ? "solved" : "not solved"} in ${t} steps${bot}${hand}`;
-  const would = taken === action ? "" : `; it would ${ACTION_NAMES[action]}`;
+  const would = taken === action ? "" : `; it would ${WOULD[action]}`;
   return `${phase}${hand} · next: ${ACTION_NAMES[taken]}${would} · LPC ${cost.toFixed(0)}`;
 }
 
@@ -90,7 +100,7 @@ function showExperts(state) {
     ofLayer.forEach((_, e) => showExpert(layer, e, state.routing[layer][e]));
   });
   const mean = steps.reduce((sum, { cost }) => sum + cost, 0) / steps.length;
-  element("cost").textContent = `LPC of this step ${state.cost.toFixed(0)}, mean of the episode ${mean.toFixed(0)}`;
+  element("cost").textContent = `of this step ${state.cost.toFixed(0)}, mean of the episode ${mean.toFixed(0)}`;
   if (element("memoryview").open) {
     const { layout } = policies[other], width = element("experts").clientWidth;
     const context = prepareCanvas(element("hidden"), width, 12 * Object.keys(layout).length);
@@ -115,12 +125,9 @@ export function goToStrip({ offsetX, currentTarget }) {
 function showActions(state) {
   const intact = pair[0].at(chosen.step).action;
   element("actions").replaceChildren(...ACTION_NAMES.map((name, action) => {
-    const row = made("div", ""), place = made("span", ""), probability = state.probabilities[action];
-    const bar = made("i", "", { className: state.action === action && intact !== action ? "other" : "" });
-    bar.style.width = `${100 * probability}%`;
-    place.append(bar);
-    row.append(name, place, made("span", probability.toFixed(2)));
-    return row;
+    const isOther = state.action === action && intact !== action, probability = state.probabilities[action];
+    const bar = made("i", { className: isOther ? "other" : "", style: `width: ${100 * probability}%` });
+    return made("div", {}, name, made("span", {}, bar), probability.toFixed(2));
   }));
 }
 
@@ -131,11 +138,11 @@ function showCauses() {
   const state = mine().at(chosen.step);
   causes = findCauses(mine(), chosen.step);
   element("because").textContent = state.isLast ? "The episode is over." : tellCauses(state, causes);
-  element("causes").replaceChildren(...causes.slice(0, 8).map(({ kind, name, size, action, success, steps }) => {
-    const item = made("li", ""), where = { thing: "", carried: "in hand: ", memory: "seen at " }[kind];
+  const felt = causes.filter(({ size }) => size >= FELT).slice(0, 8);
+  element("causes").replaceChildren(...felt.map(({ kind, name, size, action, success, steps }) => {
+    const where = { thing: "", carried: "in hand: ", memory: "seen at " }[kind];
     const end = success ? `solved after ${steps}` : "not solved";
-    item.append(made("b", where + name), ` ${size.toFixed(2)}: without it ${ACTION_NAMES[action]}, ${end}`);
-    return item;
+    return made("li", {}, made("b", {}, where + name), ` ${size.toFixed(2)}: without it ${WOULD[action]}, ${end}`);
   }));
   showWorlds();
 }

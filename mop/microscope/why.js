@@ -5,6 +5,7 @@ import { softmax } from "./numbers.js";
 import { EMPTY, describe } from "./geometry.js";
 import { playOn } from "./rollouts.js";
 
+export const FELT = 0.005; // size from which a cause is told
 export const NUM_REMEMBERED = 8; // steps back that are forgotten one at a time
 
 /** Half the sum of absolute differences: 0 for equal probabilities, 1 for disjoint ones. */
@@ -53,7 +54,7 @@ function hiddenWithout(episode, t, left) {
 }
 
 const DOES = ["turns left", "turns right", "goes forward", "picks up", "drops", "toggles", "says done"];
-const WOULD = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle", "say done"];
+export const WOULD = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle", "say done"];
 const ABOUT = { thing: "it sees the", carried: "it carries the", memory: "it remembers what it saw at" };
 
 /** Say the causes in a sentence: what the policy does, and what it would do without the strongest of them. */
@@ -62,7 +63,7 @@ export function tellCauses(state, causes) {
   if (strong) {
     return `${does} because ${ABOUT[strong.kind]} ${strong.name}; without it, it would ${WOULD[strong.action]}.`;
   }
-  if (causes.length === 0 || causes[0].size < 0.005) return `${does}, whatever single thing or memory is taken away.`;
+  if (causes.length === 0 || causes[0].size < FELT) return `${does}, whatever single thing or memory is taken away.`;
   const { kind, name, size } = causes[0], what = kind === "memory" ? `what it saw at ${name}` : `the ${name}`;
   return `${does}, whatever single thing is taken away; most depends on ${what}, ${size.toFixed(2)} of probability.`;
 }

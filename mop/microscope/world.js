@@ -11,7 +11,7 @@ const CELL_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 /**
  * A world and the episode in it. codes: Int32Array(height * width) row by row; carried: code of what is carried, or
  * EMPTY; tPick, tOpened, tUnlocked, tDrop: actions taken when something was first picked up, opened, unlocked or
- * dropped, null before; startCodes, startCarried: the world when the episode began.
+ * dropped, null before; keys: numbers of the keys by which the phases of the episode are told (`keyNumbers`).
  */
 export class World {
   /** start: a world of pack_worlds.py; palette: the codes of its letters. */
@@ -37,16 +37,16 @@ export class World {
     this.tPick = this.tOpened = this.tUnlocked = this.tDrop = null;
     this.verifier = new Verifier(this.instruction, this);
     this.firstView = null;
-    this.startCodes = this.codes.slice();
-    this.startCarried = this.carried;
+    this.keys = keyNumbers(this);
   }
 
   /** PutNext*Carrying puts an object into the hand after the first view, which still shows it where it lay. */
   beginCarrying(x, y) {
     this.firstView = this.observe();
     this.firstView[this.firstView.length - 1] = 1;
-    this.carried = this.startCarried = this.at(x, y);
-    this.codes[this.index(x, y)] = this.startCodes[this.index(x, y)] = EMPTY;
+    this.carried = this.at(x, y);
+    this.codes[this.index(x, y)] = EMPTY;
+    this.keys = keyNumbers(this);
   }
 
   /** A copy that shares nothing that changes. */
@@ -57,14 +57,10 @@ export class World {
     return copy;
   }
 
-  index(x, y) {
-    return y * this.width + x;
-  }
+  index(x, y) { return y * this.width + x; }
 
   /** The code of a cell. */
-  at(x, y) {
-    return this.codes[this.index(x, y)];
-  }
+  at(x, y) { return this.codes[this.index(x, y)]; }
 
   /** Give an object its own number; a wall and an empty cell have none. */
   number(code) {
@@ -105,9 +101,7 @@ export class World {
     return found;
   }
 
-  get isOver() {
-    return this.terminated || this.truncated;
-  }
+  get isOver() { return this.terminated || this.truncated; }
 
   /** Execute an action: an index into ACTION_NAMES. A strict mission terminates without success when it fails. */
   step(action) {
@@ -232,6 +226,14 @@ export class World {
   }
 }
 
-function withState(door, state) {
-  return (door & ~(15 << 16)) | (state << 16);
+const withState = (door, state) => (door & ~(15 << 16)) | (state << 16);
+
+/**
+ * Find the numbers of the keys that open a locked door, or of all keys, where none is locked; and of what is carried: at
+ * the beginning it counts as a key.
+ */
+function keyNumbers({ codes, carried }) {
+  const colors = new Set(Array.from(codes.filter((code) => isDoor(code, LOCKED)), codeColor));
+  const keys = codes.filter((code) => codeKind(code) === KEY && (colors.size === 0 || colors.has(codeColor(code))));
+  return new Set(Array.from([...keys, ...(carried === EMPTY ? [] : [carried])], codeNumber));
 }

@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from eval_helpers import random_checkpoint
+from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 from scripts import REPOSITORY, script_environment
 
 from mop.artifacts.checkpoints import load_checkpoint
@@ -195,8 +198,7 @@ def test_what_cannot_be_is_told_and_changes_nothing(browser, file):
 
 def test_an_edited_world_is_played_on_beside_the_one_that_was(browser, file):
     with Visit(browser, file) as visit:
-        name = visit.page.locator("#causes b").first.inner_text()
-        assert name
+        visit.page.locator("#because", has_text="taken away").wait_for()
         visit.page.fill("#mission", "go to the door")
         visit.press("Enter")
         assert visit.page.locator("#world1").is_visible()
@@ -225,7 +227,7 @@ def test_why_is_what_the_policy_does_without_the_thing(browser, file):
               for (let t = 0; t < mine().length; t++) {
                 for (const cause of findCauses(mine(), t).filter(({ kind }) => kind === "thing")) {
                   const edits = [[t, "remove", cause.x, cause.y]];
-                  const actor = actorOf(0, "none", "gate-only", null);
+                  const actor = new Actor(policies[0], phases);
                   const episode = new Episode(actor, content.worlds[0], content.palette, 0, edits);
                   const { action } = episode.at(t), end = episode.at(Infinity);
                   told.push([cause.action === action, cause.success === end.world.success, cause.steps === end.t]);
@@ -292,6 +294,18 @@ def test_steps_of_an_expert_open_where_they_are(browser, file):
         assert visit.page.inner_text('[id="weight2.2"]') == weight
 
 
+def test_what_is_in_front_is_changed_by_keys(browser, file):
+    with Visit(browser, file) as visit:
+        front = "(() => { const { world } = mine().at(chosen.step); return world.at(...world.front()) & 0xffff; })()"
+        while visit.page.evaluate(front) & 255 < 3:  # nothing, or a wall
+            visit.press(".")
+        before = visit.page.evaluate(front)
+        visit.press("X")
+        assert visit.page.evaluate(front) == before + 256, "another colour"
+        visit.press("u")
+        assert visit.page.evaluate(front) == before
+
+
 def test_a_drag_of_a_slider_is_one_step_of_undo(browser, file):
     with Visit(browser, file) as visit:
         visit.intervene("argmax")
@@ -339,6 +353,83 @@ def test_why_asks_the_policy_once_a_step(browser, file):
             }"""
         )
     assert asked == stepped > 10
+
+
+def test_the_code_that_is_copied_counts_what_the_page_counts(browser, file):
+    with Visit(browser, file) as visit:
+        visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        visit.intervene("lesion 2.2 + argmax")
+        visit.page.select_option("#memory", "zeroed")
+        told = visit.effect()
+        visit.page.click("#python")
+        visit.page.locator("#told", has_text="is copied").wait_for()
+        code = visit.page.evaluate("navigator.clipboard.readText()")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=script_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    row = eval(done.stdout, {"nan": float("nan"), "inf": float("inf")})  # a row of numbers
+    assert f"{row['success_rate'] * 100:.1f} % with lesion 2.2 + argmax" in told
+    assert f"{row['worlds_lost']} lost" in told
+    assert f"{row['path_ratio']:.2f}; " in told.replace("\n", "; ") or row["success_rate"] == 0
+
+
+def test_the_film_shows_the_episode(browser, file, place):
+    """Each step is a frame; its colours are those of the canvas but for the lowest four bits."""
+    with Visit(browser, file, "#intervention=lesion+2.2") as visit:
+        visit.page.select_option("#speed", "20")
+        with visit.page.expect_download() as download:
+            visit.page.click("#gif")
+        download.value.save_as(place / "episode.gif")
+        drawn = """(t) => {
+          const { canvas: { width, height }, context, drawAt } = picture();
+          drawAt(t);
+          return Array.from(context.getImageData(0, 0, width, height).data);
+        }"""
+        num_steps = visit.page.evaluate("lastStep()")
+        expected = {t: visit.page.evaluate(drawn, t) for t in (0, num_steps // 2, num_steps)}
+    with Image.open(place / "episode.gif") as film:
+        assert isinstance(film, GifImageFile) and film.n_frames == num_steps + 1 > 10
+        assert film.info["duration"] == 50 and film.info["loop"] == 0
+        for number, pixels in expected.items():
+            film.seek(number)
+            shown = np.asarray(film.convert("RGBA"), int)
+            different = np.abs(shown - np.reshape(pixels, shown.shape))[..., :3]
+            assert shown.std() > 30 and different.max() <= 15, number
+
+
+def test_words_are_explained_when_one_points_at_them_or_comes_by_keyboard(browser, file):
+    with Visit(browser, file) as visit:
+        visit.effect()
+        words = {text.lower() for text in visit.page.locator("dfn").all_inner_texts()}
+        assert words >= {"world", "intervention", "layer", "router", "skip", "lpc", "expert", "interval", "path ratio"}
+        meanings = visit.page.locator("dfn").evaluate_all("words => words.map((word) => word.ariaDescription)")
+        assert all(len(meaning) > 20 for meaning in meanings)
+        assert not any(mark in meaning for meaning in meanings for mark in ("*", "`", "]("))
+        shown = "word => getComputedStyle(word, '::after').content"
+        router = visit.page.locator("dfn", has_text="router").first
+        assert router.evaluate(shown) == "none"
+        router.hover()
+        assert "weights its experts" in router.evaluate(shown)
+        visit.page.mouse.move(0, 0)
+        visit.page.locator("#memory").focus()
+        visit.press("Tab")  # to "layer"
+        assert "experts and one router" in visit.page.locator("dfn:focus").evaluate(shown)
+
+
+def test_all_that_can_be_clicked_can_be_reached_by_keyboard(browser, file):
+    with Visit(browser, file) as visit:
+        visit.page.click("#find")
+        visit.page.locator("#steps a").first.wait_for()
+        visit.effect()
+        chosen = "button:enabled, input:enabled, select:enabled, a[href], summary, dfn"
+        expected, reached = visit.page.locator(chosen).count(), set()
+        visit.page.evaluate("document.activeElement.blur()")
+        for _ in range(expected + 5):
+            visit.press("Tab")
+            number = "chosen => [...document.querySelectorAll(chosen)].indexOf(document.activeElement)"
+            reached.add(visit.page.evaluate(number, chosen))
+        assert len(reached - {-1}) == expected > 60
 
 
 @pytest.mark.parametrize("width", [390, 1000, 1440])

@@ -83,7 +83,7 @@ def langs(page, packed: dict, texts: list[str]) -> list:
     """What the page's policy sees of missions, or why it cannot read one."""
     program = """([packed, texts]) => {
       const policy = new Policy(packed);
-      return texts.map((text) => policy.missionError(text) || Array.from(policy.lang(text)));
+      return texts.map((text) => policy.missions.error(text) || Array.from(policy.lang(text)));
     }"""
     return page.evaluate(program, [packed, texts])
 
