@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from generative_data import record_tiny, tiny_checkpoint
 from processes import processes_of
 from scripts import REPOSITORY, script_environment
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, also by what is started
 LIMIT_S = 300.0  # of a command
 TIMES = ("evaluated_at", "seconds", "steps_per_s", "frames_per_s", "updates_per_s", "trained_at")
 TINY = ("--num_envs", "4", "--unroll_len", "8", "--expert_hidden_sizes", "0,4;0,8", "--router_hidden_size", "6")
