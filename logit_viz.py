@@ -16,10 +16,12 @@ with app.setup:
     import marimo as mo
 
     from mop.apps import elements, run_figures
+    from mop.apps.flags import RELATIVE, SCALES
     from mop.apps.flags import RunSettings as Settings
     from mop.apps.run_figures import Shown
     from mop.common.cli import parse
     from mop.common.errors import run_script
+    from mop.plotting.measures import MEASURES
 
 
 @app.function
@@ -36,12 +38,6 @@ def given_settings():
 def _():
     if mo.app_meta().mode == "script":
         run_script(lambda: run_figures.save_as_script("logit_viz.py", given_settings(), run_figures.action_figures))
-    mo.md("# What a policy does, and how sure it is")
-    return
-
-
-@app.cell
-def _():
     refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
     return (refresh_button,)
 
@@ -75,44 +71,38 @@ def _(run, run_controls):
 
 
 @app.cell
-def _(view):
-    tabs_about = {
-        "Action frequency": "How often each action was chosen.",
-        "By phase": "The same, for the steps of each phase: with empty hands and carrying, or any other analysis.",
-        "Action entropy": "The mean entropy of the policy in each cell, in nats: high where it is uncertain.",
-    }
-    view_tabs = elements.tabs(view, tabs_about)
-    view_tabs
-    return tabs_about, view_tabs
-
-
-@app.cell
 def _(args, routing_data, view):
-    analyses = {name: key for name, key in run_figures.analyses(routing_data).items() if key != "overall"}
-    analyses = analyses or {"by carrying phase": "by_carrying"}  # its figure says what is missing
-    first_analysis = "by_carrying" if "by_carrying" in analyses.values() else next(iter(analyses.values()))
-    analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
-    action_dropdown = elements.action_dropdown(routing_data, view, args)
+    figures = {"action frequency": "frequency"} | {name: name for name in run_figures.ACTION_MAPS}
+    figure_dropdown = elements.choice_dropdown(view, "map", figures, "frequency", "Figure")
+    analyses = {"overall": "overall", "by carrying phase": "by_carrying"} | run_figures.analyses(routing_data)
+    analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
+    scale_dropdown = elements.choice_dropdown(view, "scale", {name: name for name in SCALES}, args.scale, "Scale")
+    steps_dropdown = elements.steps_dropdown(run_figures.selections(routing_data), view, args)
     min_steps_number = elements.min_steps_control(view, args)
-    return action_dropdown, analysis_dropdown, min_steps_number
+    return analysis_dropdown, figure_dropdown, min_steps_number, scale_dropdown, steps_dropdown
 
 
 @app.cell
-def _(action_dropdown, analysis_dropdown, min_steps_number, tabs_about, view_tabs):
-    tab_controls = {"By phase": [analysis_dropdown], "Action entropy": [action_dropdown, min_steps_number]}
-    elements.in_a_row(mo.md(tabs_about[view_tabs.value]), *tab_controls.get(view_tabs.value, []))
-    return
-
-
-@app.cell
-def _(action_dropdown, analysis_dropdown, args, min_steps_number, num_fresh, routing_data, run, view_tabs):
-    is_map = view_tabs.value == "Action entropy"
-    action = action_dropdown.value if is_map else None
-    shown = Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
-    shown_data = run_figures.hold(routing_data, action)
+def _(
+    analysis_dropdown,
+    args,
+    figure_dropdown,
+    min_steps_number,
+    num_fresh,
+    routing_data,
+    run,
+    scale_dropdown,
+    steps_dropdown,
+):
+    is_map = figure_dropdown.value in run_figures.ACTION_MAPS
+    least, scale = (int(min_steps_number.value or 1), scale_dropdown.value) if is_map else (1, RELATIVE)
+    shown = Shown(run, num_fresh, steps_dropdown.value, least, scale)
+    shown_data = run_figures.part_of(routing_data, steps_dropdown.value)
     page = run_figures.page_of("logit_viz.py", shown, shown_data, run_figures.action_figures, args.plots_dir)
-    analysis = analysis_dropdown.value if view_tabs.value == "By phase" else "overall"
-    figure_name = "action_entropy_heatmap" if is_map else run_figures.grouped_name("action_frequency", analysis)
+    stem = MEASURES[figure_dropdown.value].file if is_map else "action_frequency"
+    figure_name = run_figures.grouped_name(stem, analysis_dropdown.value)
+    of_map = [scale_dropdown, min_steps_number] if is_map else []
+    elements.in_a_row(figure_dropdown, analysis_dropdown, steps_dropdown, *of_map)
     return figure_name, page, shown
 
 

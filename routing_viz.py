@@ -15,11 +15,13 @@ app = marimo.App(
 with app.setup:
     import marimo as mo
 
-    from mop.apps import elements, episode_tab, intervention_page, intervention_tab, run_figures
-    from mop.apps.episode_tab import Settings
+    from mop.apps import elements, microscope_tab, run_figures, use_and_need
+    from mop.apps.flags import ALL_STEPS, RELATIVE, SCALES
+    from mop.apps.flags import RoutingSettings as Settings
     from mop.apps.run_figures import Shown
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
+    from mop.plotting.measures import MEASURES, experts_of
 
 
 @app.function
@@ -35,13 +37,7 @@ def given_settings():
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: episode_tab.save_as_script("routing_viz.py", given_settings()))
-    mo.md("# How a policy routes its computation")
-    return
-
-
-@app.cell
-def _():
+        run_script(lambda: run_figures.save_as_script("routing_viz.py", given_settings(), run_figures.routing_figures))
     refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
     return (refresh_button,)
 
@@ -76,242 +72,130 @@ def _(run, run_controls):
 
 @app.cell
 def _(routing_data, view):
-    tabs_about, note, beside = {}, None, ""
+    tabs_about = {"Spatial": "A number of the steps in each cell of the grid. Click a cell to see a step there."}
     if run_figures.has_routing(routing_data):
-        tabs_about["Spatial"] = (
-            "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
-        )
-        tabs_about |= {tab: about for tab, (*_, about) in run_figures.CHARTS.items()}
-        tabs_about[intervention_tab.TAB] = intervention_tab.ABOUT
-        beside = ", with the router weights beside the world"
-    else:
-        note = elements.problem(run_figures.NO_ROUTERS, "info")
-    tabs_about["Episodes"] = f"One episode, step by step{beside}."
+        tabs_about |= {name: about for name, (*_, about) in run_figures.CHARTS.items()}
+        tabs_about[use_and_need.TAB] = use_and_need.ABOUT
+    tabs_about[microscope_tab.TAB] = microscope_tab.ABOUT
     view_tabs = elements.tabs(view, tabs_about)
-    mo.vstack([note, view_tabs]) if note else view_tabs
+    view_tabs
     return tabs_about, view_tabs
 
 
 @app.cell
 def _(args, routing_data, view):
-    maps = {name: name for name in run_figures.MAPS}
+    maps = {name: name for name in run_figures.maps_of(routing_data)}
     measure_dropdown = elements.choice_dropdown(view, "map", maps, next(iter(maps)), "Map")
+    experts = {name: str(number) for number, name in enumerate(experts_of(routing_data))} or {"expert": "0"}
+    expert_dropdown = elements.choice_dropdown(view, "expert", experts, "0", "Expert")
     analyses = run_figures.analyses(routing_data)
     analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
-    action_dropdown = elements.action_dropdown(routing_data, view, args)
+    scale_dropdown = elements.choice_dropdown(view, "scale", {name: name for name in SCALES}, args.scale, "Scale")
+    steps_dropdown = elements.steps_dropdown(run_figures.selections(routing_data), view, args)
     min_steps_number = elements.min_steps_control(view, args)
-    return action_dropdown, analysis_dropdown, measure_dropdown, min_steps_number
-
-
-@app.cell
-def _(routing_data, view):
-    episode_filter = episode_tab.filter_controls(routing_data, view)
-    return (episode_filter,)
-
-
-@app.cell
-def _(episode_filter, routing_data, view):
-    episode_dropdown, no_episode = episode_tab.list_episodes(routing_data, episode_filter.value, view)
-    return episode_dropdown, no_episode
+    return analysis_dropdown, expert_dropdown, measure_dropdown, min_steps_number, scale_dropdown, steps_dropdown
 
 
 @app.cell
 def _(
-    action_dropdown,
     analysis_dropdown,
-    episode_dropdown,
-    episode_filter,
+    expert_dropdown,
     measure_dropdown,
     min_steps_number,
+    scale_dropdown,
+    steps_dropdown,
     tabs_about,
     view_tabs,
 ):
-    tab_controls = {
-        intervention_tab.TAB: [],
-        "Spatial": [measure_dropdown, analysis_dropdown, action_dropdown, min_steps_number],
-        "Episodes": [episode_filter, episode_dropdown],
-    }
-    shown_controls = tab_controls.get(view_tabs.value, [action_dropdown])
-    elements.in_a_row(mo.md(tabs_about[view_tabs.value]), *shown_controls)
-    return
+    tab, measure = view_tabs.value, MEASURES[measure_dropdown.value]
+    is_map, is_chart = tab == "Spatial", tab in run_figures.CHARTS
+    of_map = [measure_dropdown, *([expert_dropdown] if measure.of_expert else []), analysis_dropdown]
+    of_map += [*([] if measure.parts is None else [scale_dropdown]), min_steps_number]
+    shown_controls = [*(of_map if is_map else []), *([steps_dropdown] if is_map or is_chart else [])]
+    elements.in_a_row(*shown_controls, mo.md(tabs_about[tab]))
+    return is_chart, is_map, measure, tab
 
 
 @app.cell
 def _(
-    action_dropdown,
     analysis_dropdown,
     args,
+    expert_dropdown,
+    is_chart,
+    is_map,
+    measure,
     measure_dropdown,
     min_steps_number,
     num_fresh,
     routing_data,
     run,
-    view_tabs,
+    scale_dropdown,
+    steps_dropdown,
+    tab,
+    view,
 ):
-    tab = view_tabs.value
-    is_map, has_figure = tab == "Spatial", tab not in ("Episodes", intervention_tab.TAB)
-    action = action_dropdown.value if has_figure else None
-    shown = Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
-    shown_data = run_figures.hold(routing_data, action)
-    page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
-    map_name = run_figures.grouped_name(run_figures.MAPS[measure_dropdown.value][0], analysis_dropdown.value)
-    figure_name = map_name if is_map else run_figures.CHARTS[tab][0] if has_figure else None
-    return figure_name, is_map, page, shown
+    mo.stop(tab == microscope_tab.TAB)
+    steps = steps_dropdown.value if is_map or is_chart else ALL_STEPS
+    least = int(min_steps_number.value or 1) if is_map else 1
+    shown = Shown(run, num_fresh, steps, least, scale_dropdown.value if is_map and measure.parts else RELATIVE)
+    shown_data, intervention_rows = run_figures.part_of(routing_data, steps), []
+    if tab == use_and_need.TAB:
+        try:
+            intervention_rows = use_and_need.rows_of(run, routing_data)
+        except (InputError, OSError) as error:
+            elements.stop(error, "info")
+        page = use_and_need.matrix_page(run, intervention_rows, routing_data, args.plots_dir)
+        figure_name = view.pick("memory", page.figures, next(iter(page.figures)))
+    else:
+        page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
+        map_name = run_figures.map_name(measure_dropdown.value, analysis_dropdown.value, int(expert_dropdown.value))
+        figure_name = map_name if is_map else run_figures.CHARTS[tab][0]
+    return figure_name, intervention_rows, page, shown, shown_data
 
 
 @app.cell
-def _(episode_dropdown, no_episode, routing_data, view, view_tabs):
-    mo.stop(view_tabs.value != "Episodes")
-    player = episode_tab.show_player(routing_data, episode_dropdown.value, no_episode)
-    mo.vstack([notes, player]) if (notes := elements.absent(view)) else player
-    return
-
-
-@app.cell
-def _(episode_dropdown, view_tabs):
-    mo.stop(view_tabs.value != "Episodes" or episode_dropdown.value is None)
-    ending_dropdown = mo.ui.dropdown(episode_tab.ENDINGS, next(iter(episode_tab.ENDINGS)), allow_select_none=False)
-    save_episode_button = mo.ui.run_button(label=f"Save episode_{episode_dropdown.value}")
-    mo.hstack([save_episode_button, ending_dropdown], justify="start")
-    return ending_dropdown, save_episode_button
-
-
-@app.cell
-def _(args, ending_dropdown, episode_dropdown, routing_data, run, save_episode_button):
-    mo.stop(not save_episode_button.value)
-    episode_tab.save_episode(
-        routing_data, episode_dropdown.value, run.key.artefacts(args.plots_dir), ending_dropdown.value
-    )
-    return
-
-
-@app.cell
-def _():
-    get_text, set_text = mo.state(None)  # typed last: the controls are made anew for it
-    get_world, set_world = mo.state(None)  # found last
-    return get_text, get_world, set_text, set_world
-
-
-@app.cell
-def _(get_text, routing_data, view, view_tabs):
-    mo.stop(view_tabs.value != intervention_tab.TAB)
-    get_text()
-    try:
-        gates, not_shown = intervention_tab.controls(routing_data, view)
-    except InputError as error:
-        elements.stop(error)
-    gate_elements = gates.given
-    return gate_elements, gates, not_shown
-
-
-@app.cell
-def _(gate_elements, gates, set_text, view):
-    gate_elements.value
-    what_field = intervention_tab.text_field(gates, view, set_text)
-    return (what_field,)
-
-
-@app.cell
-def _(gate_elements, gates, not_shown, routing_data, run, view, what_field):
-    gate_elements.value
-    mo.vstack(
-        [
-            *filter(None, [elements.absent(view)]),
-            intervention_tab.controls_shown(gates),
-            intervention_tab.text_shown(what_field, gates, run, routing_data, not_shown),
-        ]
-    )
-    return
-
-
-@app.cell
-def _(get_world, routing_data, view, view_tabs):
-    mo.stop(view_tabs.value != intervention_tab.TAB)
-    get_world()
-    world_dropdown = intervention_tab.world_dropdown(routing_data, view)
-    find_button = intervention_tab.find_button()
-    return find_button, world_dropdown
-
-
-@app.cell
-def _(find_button, routing_data, run, world_dropdown):
-    try:
-        with mo.status.spinner("Loading the policy; a new installation compiles for a minute first"):
-            one_world = intervention_page.open_world(run, routing_data)
-    except (InputError, OSError) as error:
-        elements.stop(error, "warn")
-    elements.in_a_row(world_dropdown, find_button)
-    return (one_world,)
-
-
-@app.cell
-def _(find_button, gates, one_world, routing_data, set_world, view, world_dropdown):
-    mo.stop(not find_button.value)
-    found_world = intervention_tab.find_world(one_world, routing_data, gates, world_dropdown.value, view)
-    mo.stop(
-        found_world is None, elements.problem("it changes the outcome of none of the worlds that were tried", "info")
-    )
-    set_world(found_world)
-    return
-
-
-@app.cell
-def _(gate_elements, gates, one_world, world_dropdown):
-    gate_elements.value
-    try:
-        pair = intervention_page.play_pair(one_world, world_dropdown.value, gates.asked, gates.variant)
-    except InputError as error:
-        elements.stop(error, "warn")
-    intervention_tab.pair_shown(pair)
-    return (pair,)
-
-
-@app.cell
-def _(gates, pair):
-    save_pair_button = mo.ui.run_button(label=f"Save {intervention_page.file_of(pair, gates.variant)}.html")
-    save_pair_button
-    return (save_pair_button,)
-
-
-@app.cell
-def _(args, gates, pair, run, save_pair_button):
-    mo.stop(not save_pair_button.value)
-    intervention_tab.save_pair(pair, gates.variant, run.key.artefacts(args.plots_dir))
-    return
-
-
-@app.cell
-def _(refresh_button, routing_data, run, view_tabs):
-    mo.stop(view_tabs.value != intervention_tab.TAB)
-    refresh_button.value
-    try:
-        intervention_rows = intervention_page.rows_of(run, routing_data)
-    except (InputError, OSError) as error:
-        elements.stop(error, "info")
-    return (intervention_rows,)
-
-
-@app.cell
-def _(gate_elements, gates, intervention_rows, routing_data, run):
-    gate_elements.value
-    matrix_variant = intervention_tab.variant_of(intervention_rows, gates.variant)
-    intervention_tab.matrix_shown(run, routing_data, intervention_rows, matrix_variant)
-    return (matrix_variant,)
-
-
-@app.cell
-def _(args, intervention_rows, matrix_variant, routing_data, run):
-    matrix_page = intervention_page.matrix_page(run, intervention_rows, routing_data, matrix_variant, args.plots_dir)
-    elements.download(matrix_page, next(iter(matrix_page.figures)))
-    return
-
-
-@app.cell
-def _(figure_name, is_map, page, run, shown, view):
-    mo.stop(figure_name is None)
-    link = episode_tab.link_to_episodes(view) if is_map else None
+def _(figure_name, is_map, page, run, shown, shown_data, view):
+    link = microscope_tab.link_to_cell(shown_data, view) if is_map else None
     figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
     mo.vstack([*filter(None, [elements.absent(view)]), figure])
+    return
+
+
+@app.cell
+def _(intervention_rows, routing_data, run):
+    mo.stop(not intervention_rows)
+    use_and_need.table_shown(run, intervention_rows, routing_data)
+    return
+
+
+@app.cell
+def _(routing_data, run, tab):
+    mo.stop(tab != microscope_tab.TAB)
+    try:
+        with mo.status.spinner("Playing the worlds; a new installation compiles for a minute first"):
+            document = microscope_tab.document_of(run, routing_data)
+    except (InputError, OSError) as error:
+        elements.stop(error, "warn")
+    return (document,)
+
+
+@app.cell
+def _(document, routing_data, view):
+    mo.stop(not document)
+    episode_table = microscope_tab.episode_table(routing_data, view)
+    return (episode_table,)
+
+
+@app.cell
+def _(document, episode_table, view):
+    episode_table.value  # chosen: another world
+    microscope_tab.frame(document, view)
+    return
+
+
+@app.cell
+def _(document, episode_table, run):
+    mo.vstack([microscope_tab.download(document, run), episode_table])
     return
 
 

@@ -1,4 +1,4 @@
-"""The pictures of README.md, apps.md and microscope.md (needs chromium).
+"""The pictures of README.md and microscope.md (needs chromium).
 
 python docs/pictures.py             all, from what `make site` evaluates
 python docs/pictures.py microscope  microscope.gif and microscope.png alone, from results/zoo
@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mop.apps.episode_player import episode_gif, player_document
-from mop.apps.episode_records import episode_record
+from mop.apps.episode_film import episode_gif
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.errors import InputError, run_script
@@ -28,7 +27,7 @@ DOCS = Path(__file__).resolve().parent
 
 CACHE_DIR = DOCS.parent / "site" / "cache"
 RUN = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)
-EPISODE, T_STEP, OVERLAY = 0, 33, "dominant expert of layer 2"
+EPISODE = 0
 CHECKPOINT = DOCS.parent / "results/zoo/BabyAI-KeyCorridorS3R3-v0/trial_30/seed_0/checkpoint_final.pt"
 WORLD, SLIDER = 2, "1.1"  # GRU 16 of layer 1
 FRAME_MS, LAST_MS = 110, 2500
@@ -37,25 +36,18 @@ NUM_COLORS = 128  # of the film
 
 def main() -> None:
     """Draw what is asked for, or all."""
-    drawn = {"player": draw_player, "microscope": draw_microscope}
+    drawn = {"episode": draw_episode, "microscope": draw_microscope}
     for name in sys.argv[1:] or drawn:
         if name not in drawn:
             raise InputError(f"there is no picture {name!r}: {', '.join(drawn)}")
         drawn[name]()
 
 
-def draw_player() -> None:
-    """Write specialisation.png, episode.gif and app.png."""
+def draw_episode() -> None:
+    """Write specialisation.png and episode.gif."""
     data = load_cache(cache_path(CACHE_DIR, RUN), "make site")
     write_figure(DOCS / "specialisation.png", plot_specialisation(data, ["by_action", "by_key_phase"]))
     _write(episode_gif(data, EPISODE), "episode.gif")
-    with _visit(player_document(episode_record(data, EPISODE)), 1200, 700, device_scale_factor=1.25) as page:
-        page.get_by_role("combobox").last.select_option(label=OVERLAY)
-        page.locator("h1, body").first.click(position={"x": 5, "y": 5})
-        page.keyboard.press("Home")
-        for _ in range(T_STEP):
-            page.keyboard.press("ArrowRight")
-        _write(page.screenshot(full_page=True), "app.png")
 
 
 def draw_microscope() -> None:
@@ -123,7 +115,7 @@ def _write(content: bytes, name: str) -> None:
 
 
 @contextmanager
-def _visit(document: str, width: int, height: int, **options) -> Generator:
+def _visit(document: str, width: int, height: int) -> Generator:
     """Show a page in a browser."""
     from playwright.sync_api import sync_playwright
 
@@ -134,7 +126,7 @@ def _visit(document: str, width: int, height: int, **options) -> Generator:
         path = Path(folder) / "page.html"
         path.write_text(document)
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(path.as_uri())
         yield page
         browser.close()

@@ -8,11 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapp
 from typing import Any, Literal, NoReturn, cast
 
 import marimo as mo
-import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.routing_data import chosen_actions
-from mop.apps.flags import FORMATS, RunSettings
+from mop.apps.flags import ALL_STEPS, FORMATS, RunSettings
 from mop.apps.runs import (
     FINAL,
     Run,
@@ -29,7 +27,6 @@ from mop.apps.runs import (
 )
 from mop.apps.template import WIDTHS_IN, Export, Page
 from mop.artifacts.routing_cache import RoutingData
-from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.values import MAX_ENVS, MAX_EPISODES
 from mop.plotting.hover import Box, boxes_of
@@ -173,7 +170,7 @@ def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
         view.put("run", folder, None)
 
     label = next(label for label, folder in labels.items() if folder == chosen)
-    return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, on_change=keep)
+    return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, searchable=True, on_change=keep)
 
 
 def run_controls(runs: Sequence[Run], view: View, args: RunSettings):
@@ -230,19 +227,11 @@ def controls_row(runs: Sequence[Run], dropdown, controls, refresh) -> mo.Html:
     return in_a_row(dropdown, *shown, *(controls[name] for name in names), refresh)
 
 
-def action_dropdown(data: RoutingData, view: View, args: RunSettings):
-    """A dropdown that holds the action fixed; of data without actions, all steps are shown."""
-    try:
-        present = [ACTION_NAMES[action] for action in np.unique(chosen_actions(data))]
-    except InputError:
-        present = []
-    options: dict[str, str | None] = {"all actions": None} | {name: name for name in present}
-    default = args.action if args.action is not None and args.action in present else "all actions"
-    first = view.pick("action", options, default)
-    keep = view.keep("action", default)
-    return mo.ui.dropdown(
-        options, first, label="Steps with", allow_select_none=False, on_change=lambda name: keep(name or "all actions")
-    )
+def steps_dropdown(selections: Mapping[str, int], view: View, args: RunSettings):
+    """A dropdown of parts of the steps, by how many each has, for all figures of a page."""
+    options = {f"{name} ({count:,})": name for name, count in selections.items()}
+    default = args.steps if args.steps in selections else ALL_STEPS
+    return choice_dropdown(view, "steps", options, default, "Steps")
 
 
 def min_steps_control(view: View, args: RunSettings):
@@ -349,13 +338,16 @@ def with_bar(found: Iterator, total: int) -> Iterator:
 
 
 def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
-    """What was measured, below a note if the run has no cache or one of another checkpoint."""
+    """What was measured in a line, below a note if the run has no cache or one of another checkpoint."""
     note = None if is_fresh else other_checkpoint(run)
     if not run.has_cache:
         note = f"{no_cache(run)}. Shown are fresh episodes."
     notes = [] if note is None else [problem(note, "warn")]
-    stats = [mo.stat(value, name, remark, bordered=True) for name, value, remark in describe_metrics(data)]
-    return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
+    told = [
+        f'<span title="{html.escape(remark)}">{name} <b>{value}</b></span>'
+        for name, value, remark in describe_metrics(data)
+    ]
+    return mo.vstack([*notes, mo.Html(f'<div class="measured">{" ".join(told)}</div>')])
 
 
 def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:
@@ -430,9 +422,4 @@ def _spot(box: Box, address: str) -> str:
 
 def in_a_row(*items) -> mo.Html:
     """Controls beside each other, as many as fit."""
-    return mo.hstack(items, justify="start", align="center", gap=2, wrap=True)
-
-
-def told(message: str) -> mo.Html:
-    """That something was done."""
-    return mo.callout(mo.Html(as_html(message)), kind="success")
+    return mo.hstack(items, justify="start", align="center", gap=1, wrap=True)

@@ -1,12 +1,11 @@
-"""Single episodes: which there are, what happens in one of them, pictures and captions.
+"""Single episodes: what happens in one of them, pictures and captions.
 
 Axis letters: T steps of the episode, L layers, E experts, A actions.
 """
 
 import functools
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,72 +16,12 @@ from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import select_episode
 from mop.analysis.routing_data import whole_of
 from mop.artifacts.routing_cache import RoutingData
-from mop.artifacts.run_names import run_name
 from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.common.errors import InputError
-from mop.plotting.style import counted, expert_hues, expert_names
+from mop.plotting.style import counted, expert_hues
 
 if TYPE_CHECKING:  # it draws worlds, and is only loaded where there are pictures
     from mop.envs.render import Replay
-
-OUTCOMES = {"all": (True, False, None), "success": (True,), "failure": (False,)}  # -> `success` of an episode
-ORDERS = ("number", "most steps first", "largest path ratio first")
-
-# --- which episodes ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EpisodeFilter:
-    """Which episodes to list, and in which order."""
-
-    outcome: str = "all"  # one of OUTCOMES
-    min_steps: int = 1
-    words: str = ""  # the mission has this text, in small or capital letters
-    cell: tuple[int, int] | None = None  # the agent acts at x, y
-    order: str = "number"  # one of ORDERS
-
-
-def find_episodes(data: RoutingData, wanted: EpisodeFilter) -> list[int]:
-    """The episodes that pass a filter, in its order; only those that have a step in the data."""
-    if wanted.outcome != "all":
-        data.require("success")
-    num_steps = np.bincount(data.steps.episode, minlength=len(data.episodes))
-    is_listed = num_steps >= max(1, wanted.min_steps)
-    if wanted.cell is not None:
-        data.require("position")
-        there = (np.asarray(data.steps.position) == wanted.cell).all(1)
-        is_listed &= np.bincount(data.steps.episode[there], minlength=len(data.episodes)) > 0
-    for index, episode in enumerate(data.episodes):
-        is_listed[index] &= episode.get("success") in OUTCOMES[wanted.outcome]
-        is_listed[index] &= wanted.words.strip().lower() in str(episode.get("mission", "")).lower()
-    if wanted.order == ORDERS[2]:
-        bot_steps = [episode.get("expert_steps") for episode in data.episodes]
-        bot_steps = np.array([steps if type(steps) is int and steps > 0 else math.nan for steps in bot_steps])
-        num_steps = np.nan_to_num(num_steps / bot_steps, nan=-1.0)  # those without a bot's path come last
-    found = np.flatnonzero(is_listed)
-    return found.tolist() if wanted.order == ORDERS[0] else found[np.argsort(-num_steps[found], kind="stable")].tolist()
-
-
-def parse_cell(text: str) -> tuple[int, int] | None:
-    """The cell of a text such as "3, 4"; None if it is empty."""
-    if not text.strip():
-        return None
-    numbers = re.fullmatch(r"\s*(\d{1,4})\s*[,; ]\s*(\d{1,4})\s*", text)
-    if numbers is None:
-        raise InputError(f"a cell is written as x, y, such as 3, 4; not {text!r}")
-    return int(numbers[1]), int(numbers[2])
-
-
-def episode_labels(data: RoutingData, listed: Sequence[int] | None = None) -> dict[str, int]:
-    """The `listed` episodes, or all that have a step in the data: a line that describes each -> its index."""
-    counts = np.bincount(data.steps.episode, minlength=len(data.episodes)).tolist()
-    labels = {}
-    for index in range(len(data.episodes)) if listed is None else listed:
-        episode, count = data.episodes[index], counts[index]
-        parts = [f"{index}", str(episode.get("mission", "")), _outcome(episode), counted(count, "step")]
-        if count:
-            labels[" · ".join(filter(None, parts))] = index
-    return labels
 
 
 def _outcome(episode: Mapping) -> str:
@@ -132,11 +71,7 @@ class EpisodeRecord(EpisodeSteps):
     The world is None where the data do not tell it, or this machine's Minigrid makes another one; `no_world` says why.
     """
 
-    number: int
-    title: str
-    mission: str
-    names: list[list[str]]  # of the experts of each layer that has several
-    hues: list[list[str]]
+    hues: list[list[str]]  # of the experts of each layer that has several
     layer_numbers: list[int]  # of these layers
     weights: list[np.ndarray]  # their router weights, (T, E_l)
     events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
@@ -165,16 +100,10 @@ def episode_record(data: RoutingData, episode: int, tile_size: int = 32) -> Epis
     if carrying is None and steps.carrying is not None:
         carrying = ["something" if held else "" for held in steps.carrying[rows]]
     layers = [layer for layer, weights in enumerate(chosen.routing) if weights.shape[1] > 1]
-    names = expert_names(data.header, chosen.routing)
-    hues = expert_hues(data.header, chosen.routing)
-    mission, outcome = str(context.get("mission", "")), _outcome(context)
+    hues, outcome = expert_hues(data.header, chosen.routing), _outcome(context)
     return EpisodeRecord(
-        number=episode,
-        title=", ".join(filter(None, [run_name(data.header), f"episode {episode}", _seed(context)])),
-        mission=mission,
         outcome=f"{outcome}: out of steps" if outcome == "failure" and context.get("truncated") else outcome,
         num_steps=num_steps,
-        names=[names[layer] for layer in layers],
         hues=[hues[layer] for layer in layers],
         layer_numbers=layers,
         weights=[chosen.routing[layer] for layer in layers],
@@ -245,10 +174,6 @@ def _loop_event(data: RoutingData, rows: np.ndarray) -> list[tuple[int, str]]:
         return []
     loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
     return [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
-
-
-def _seed(context: Mapping) -> str:
-    return f"world {context['seed']}" if "seed" in context else ""
 
 
 # --- pictures of single steps -----------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
 from mop.common.cli import setting
-from mop.common.conventions import ACTION_NAMES
 from mop.common.values import MAX_ENVS, MAX_EPISODES
 
 FORMATS = ("png", "svg", "pdf")
+ALL_STEPS = "all steps"
+SCALES = RELATIVE, ABSOLUTE = ("relative", "absolute")
 LEAST_WIDTH_IN, LARGEST_WIDTH_IN = 2.0, 30.0
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/linear/tasks.csv", "results/alpha.csv")
@@ -48,8 +49,17 @@ class RunSettings(CacheSettings):
     trial: int | None = setting(None, "... of this trial", low=0)
     seed: int | None = setting(None, "... of this seed", low=0)
     update: int | None = setting(None, "... of this update (a periodic checkpoint)", low=0)
-    action: str | None = setting(None, "show only the steps of this action", choices=ACTION_NAMES)
+    steps: str = setting(ALL_STEPS, "show only these, such as 'action: forward' or 'key phase: before the key'")
     min_steps: int = setting(1, "leave out cells with fewer steps", low=1)
+    scale: str = setting(RELATIVE, "of maps: from the least to the greatest, or all that is possible", choices=SCALES)
     fresh: bool = setting(False, "evaluate the checkpoint now, without the cache")
     num_episodes: int = setting(100, "worlds of a fresh evaluation", low=1, high=MAX_EPISODES)
     num_envs: int = setting(64, "of these, side by side", low=1, high=MAX_ENVS)
+
+
+@dataclass(frozen=True)
+class RoutingSettings(RunSettings):
+    """The same, and which single episodes are saved as a script."""
+
+    episode: tuple[int, ...] | None = setting(None, "as a script, save these alone: film, still", low=0, metavar="N")
+    film: tuple[int, int] | None = setting(None, "... the film from and to these steps", low=0, nargs=2, metavar="STEP")

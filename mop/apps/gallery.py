@@ -1,6 +1,6 @@
-"""Runs as a static site: a page with a card for each, and a page of figures and episodes for each.
+"""Runs as a static site: a page with a card for each, and for each a page of figures beside the policy itself.
 
-The pages need no server and ask nobody for anything: pictures and players are in them.
+The pages need no server and ask nobody for anything.
 """
 
 import base64
@@ -12,14 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
-from mop.analysis.groups import GROUPINGS
 from mop.apps import comparison_page, elements
-from mop.apps.episode_player import player_document
-from mop.apps.episode_records import episode_record
-from mop.apps.run_figures import CHARTS, Shown, action_figures, page_of, routing_figures
+from mop.apps.run_figures import Shown, page_of, routing_figures
 from mop.apps.runs import Run, describe_metrics, load_routing
 from mop.apps.template import Export, Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
@@ -28,22 +23,22 @@ from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.task_mix import task_name
 from mop.plotting.heatmaps import render_routing_heatmap
-from mop.plotting.style import Figure, counted, expert_hues
+from mop.plotting.style import Figure, expert_hues
 
 if TYPE_CHECKING:
     import pandas as pd
 
 INDEX_NAME = "index.html"
-_ANALYSES = ("by_key_phase", "by_action")  # of the maps and of the actions; the apps have them all
 _MAX_NAME = 150  # characters; a file system takes 255
 _NUM_WORLDS = 100  # in which a policy runs in its page
 _CARD_DPI = 90  # of the picture of a card
-_TITLES = {  # file name of a figure -> its title; an analysis is added to it
+_TITLES = {  # figures of a run that its page shows -> their titles; the apps have them all
     "routing_heatmap": "Dominant expert",
-    "lpc_heatmap": "Cost",
-    "action_frequency": "Actions",
-    "action_entropy_heatmap": "Entropy of the action",
-} | {name: tab for tab, (name, *_) in CHARTS.items()}
+    "routing_heatmap_by_key_phase": "Dominant expert by key phase",
+    "specialisation": "Specialisation",
+    "routing_over_progress": "Temporal",
+    "pathways": "Pathways",
+}
 
 
 def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> Iterator[str | None]:
@@ -63,7 +58,8 @@ def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> 
         _write(folder / name, _page_of_run(run, data, pages, microscope, missing))
         cards.append({"href": name, "microscope": microscope} | _card(run, data))
         yield None
-    figures, missing = _shown(_page_of_all(table), has_captions=False)
+    page = _page_of_all(table)
+    figures, missing = _shown(page, [*page.figures], has_captions=False)
     notes = [*reasons.values(), *missing]
     _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
     yield None
@@ -110,24 +106,17 @@ def _write_microscope(run: Run, folder: Path, name: str) -> tuple[str, list[str]
 
 
 def _page_of_run(run: Run, data: RoutingData, pages: Mapping[Run, str], microscope: str, missing: list[str]) -> str:
-    """The page of a run, which links to the others of its task.
-
-    pages: of `page_names`; microscope, missing: of `_write_microscope`.
-    """
-    figures = []
-    for app, figures_of in (("routing_viz.py", routing_figures), ("logit_viz.py", action_figures)):
-        drawn, undrawn = _shown(page_of(app, Shown(run), data, figures_of))
-        figures += drawn
-        missing = [*missing, *undrawn]
+    """The HTML of a run's page, of `write_gallery`; microscope, missing: of `_write_microscope`."""
+    page = page_of("routing_viz.py", Shown(run), data, routing_figures)
+    figures, notes = _shown(page, [name for name in _TITLES if name in page.figures])
     others = [other for other in pages if other.key.task_id == run.key.task_id and other != run]
     return _page(
         "run",
         title=run.name,
         microscope=microscope,
         numbers=describe_metrics(data),
-        episodes=[_player(data, number) for number in _examples(data)],
         figures=figures,
-        notes=missing,
+        notes=[*missing, *notes],
         others=[{"href": pages[other], "name": other.name} for other in others],
     )
 
@@ -141,17 +130,11 @@ def _page(macro: str, **values: object) -> str:
     return getattr(environment.get_template("gallery.html").module, macro)(**values)
 
 
-def _shown(page: Page, has_captions: bool = True) -> tuple[list[dict[str, str]], list[str]]:
-    """What the site shows of each figure of a page, and why others cannot be drawn.
-
-    Of a run's figures it has those of all steps and of _ANALYSES, and no stills of episodes, which are played.
-    """
-    analyses = {f"{stem}_{name}" for stem in _TITLES for name in GROUPINGS if name not in _ANALYSES}
+def _shown(page: Page, names: Sequence[str], has_captions: bool = True) -> tuple[list[dict[str, str]], list[str]]:
+    """What the site shows of some figures of a page, and why others cannot be drawn."""
     figures, missing = [], []
-    for name, figure in page.figures.items():
-        if name in analyses or figure.is_episode:
-            continue
-        title = _title(name)
+    for name in names:
+        figure, title = page.figures[name], _TITLES.get(name, name.replace("_", " ").capitalize())
         try:
             picture = elements.show_figure(figure(), title, page.about(name)).text
         except InputError as error:
@@ -161,15 +144,6 @@ def _shown(page: Page, has_captions: bool = True) -> tuple[list[dict[str, str]],
         about, *more = caption.split("\n")
         figures.append({"name": name, "title": title, "about": about, "more": "\n".join(more), "picture": picture})
     return figures, missing
-
-
-def _title(name: str) -> str:
-    """The title of a figure by the name of its file, which may end in an analysis."""
-    stem = next((stem for stem in _TITLES if name == stem or name.startswith(f"{stem}_by_")), None)
-    if stem is None:
-        return name.replace("_", " ").capitalize()
-    analysis = name[len(stem) + 1 :]
-    return f"{_TITLES[stem]} by {GROUPINGS[analysis].title}" if analysis in GROUPINGS else _TITLES[stem]
 
 
 def _page_of_all(table: "pd.DataFrame") -> Page:
@@ -194,26 +168,9 @@ def _page_of_all(table: "pd.DataFrame") -> Page:
     return Page("cross_task_viz.py", (), "", figures)
 
 
-def _examples(data: RoutingData) -> list[int]:
-    """Up to three episodes to play: the first that succeeds, the longest that does, and the first that fails."""
-    lengths = np.bincount(data.steps.episode, minlength=len(data.episodes))
-    present = [number for number in range(len(data.episodes)) if lengths[number]]
-    good = [number for number in present if data.episodes[number].get("success")]
-    bad = [number for number in present if data.episodes[number].get("success") is False]
-    chosen = [*good[:1], *sorted(good, key=lambda number: -lengths[number])[:1], *bad[:1]] or present[:1]
-    return list(dict.fromkeys(chosen))
-
-
-def _player(data: RoutingData, number: int) -> dict[str, str]:
-    """What a page shows of an episode."""
-    record = episode_record(data, number)
-    about = [f"world {data.episodes[number].get('seed', number)}", record.mission, record.outcome]
-    about.append(counted(record.num_steps, "step"))
-    return {"title": " · ".join(filter(None, about)), "document": player_document(record)}
-
-
-def _card(run: Run, data: RoutingData) -> dict[str, str]:
-    """What the front page shows of a run."""
+def _card(run: Run, data: RoutingData) -> dict[str, object]:
+    """What the front page shows of a run, and what it is sorted by, besides the task."""
+    metrics = data.header.get("metrics") or {}
     values = {name: (value, remark) for name, value, remark in describe_metrics(data)}
     numbers = [f"{name} {values[name][0]}" for name in ("success", "mean LPC", "path ratio") if name in values]
     return {
@@ -222,6 +179,7 @@ def _card(run: Run, data: RoutingData) -> dict[str, str]:
         "numbers": " · ".join(numbers),
         "interval": values.get("success", ("", ""))[1],
         "picture": _picture(data),
+        "order": {"success": -(metrics.get("success_rate") or 0), "cost": metrics.get("mean_lpc") or 0},
     }
 
 

@@ -1,23 +1,24 @@
 """The figures of one run: which there are, and the page of them."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.actions import hold_action
-from mop.analysis.groups import GROUPINGS, get_available_analyses
+from mop.analysis.groups import GROUPINGS, get_available_analyses, group_routing_data
+from mop.apps.episode_film import write_episode
 from mop.apps.episode_records import example_images
-from mop.apps.flags import RunSettings
+from mop.apps.flags import ABSOLUTE, ALL_STEPS, RELATIVE, RoutingSettings, RunSettings
 from mop.apps.runs import Run, choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import as_flags, changes_of
+from mop.common.errors import InputError
 from mop.common.files import file_digest
 from mop.plotting.bars import (
     plot_action_frequency,
@@ -28,32 +29,16 @@ from mop.plotting.bars import (
     plot_variance_explained,
 )
 from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
-from mop.plotting.maps import (
-    plot_action_entropy,
-    plot_grouped_lpc,
-    plot_grouped_routing,
-    plot_overall_lpc,
-    plot_overall_routing,
-)
+from mop.plotting.maps import plot_map
+from mop.plotting.measures import DOMINANT, MEASURES, experts_of
 from mop.plotting.style import counted
 
 TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
 SCREEN_IN = 12.0  # the widest such page
 
-MAPS = {  # measure -> name of the file, the figure of all steps, the one of groups of them, what it shows
-    "dominant expert": (
-        "routing_heatmap",
-        plot_overall_routing,
-        plot_grouped_routing,
-        "The dominant expert of each layer, and the mean LPC, in each cell of the grid",
-    ),
-    "LPC": (
-        "lpc_heatmap",
-        plot_overall_lpc,
-        plot_grouped_lpc,
-        "The mean LPC, in total and of each layer, in each cell of the grid",
-    ),
-}
+_SAVED = (DOMINANT, "LPC")  # maps that a script saves by every analysis; others only where --only names them
+ACTION_MAPS = ("action entropy", "action probabilities")
+_SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
 CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
         "routing_near_objects",
@@ -86,9 +71,7 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
         "How much of the variance of LPC place, action, phase and time explain, alone and together.",
     ),
 }
-NO_ROUTERS = (
-    "this is the GRU baseline: it has one expert and no router, so nothing is routed; `logit_viz.py` shows what it does"
-)
+NO_ROUTERS = "this is the GRU baseline: it has one expert and no router, so nothing is routed"
 
 
 def grouped_name(name: str, group_by: str) -> str:
@@ -96,61 +79,64 @@ def grouped_name(name: str, group_by: str) -> str:
     return name if group_by == "overall" else f"{name}_{group_by}"
 
 
-def routing_figures(data: RoutingData, min_steps: int = 1) -> list[PageFigure]:
-    """The figures of routing_viz: every map by every analysis, every chart, every episode.
+def map_name(measure: str, group_by: str = "overall", expert: int = 0) -> str:
+    """The name of the figure of a map."""
+    asked = MEASURES[measure]
+    return grouped_name(asked.file + (f"_expert_{expert}" if asked.of_expert else ""), group_by)
 
-    Of a policy without routers there are the episodes alone. min_steps: cells of maps with fewer steps are left out.
-    """
+
+def maps_of(data: RoutingData) -> list[str]:
+    """The maps of a policy: those of routers only where it has some."""
+    return [name for name, measure in MEASURES.items() if has_routing(data) or not measure.of_routers]
+
+
+def map_figures(data: RoutingData, look: dict, measures: Sequence[str]) -> list[PageFigure]:
+    """Maps by every analysis; look: keywords of `plot_map`."""
     figures = []
-    if has_routing(data):
-        for measure, (name, _, _, about) in MAPS.items():
+    for measure in measures:
+        asked = MEASURES[measure]
+        for expert, name in enumerate(experts_of(data) if asked.of_expert else [""]):
             for title, group_by in analyses(data).items():
-                words = about if group_by == "overall" else f"{about}, {title}"
-                draw = partial(plot_map, data, measure, group_by, min_steps)
-                figures.append(PageFigure(grouped_name(name, group_by), words, draw, fits_width=True))
-        figures += [PageFigure(name, about, partial(plot, data)) for name, plot, about in CHARTS.values()]
-    for episode in np.unique(data.steps.episode).tolist():
-        about = f"The router weights of each layer over episode {episode}"
-        draw = partial(plot_episode_routing, data, episode)
-        figures.append(PageFigure(f"episode_{episode}", about, draw, is_episode=True))
+                words = [asked.about, name, "" if group_by == "overall" else title]
+                draw = partial(draw_map, data, measure, group_by, expert, look)
+                is_extra = measure not in _SAVED and group_by != "overall"
+                file = map_name(measure, group_by, expert)
+                figures.append(PageFigure(file, ", ".join(filter(None, words)), draw, True, is_extra=is_extra))
     return figures
 
 
-def action_figures(data: RoutingData, min_steps: int = 1) -> list[PageFigure]:
-    """The figures of logit_viz: how often each action was chosen, by every analysis, and the policy's entropy."""
+def routing_figures(data: RoutingData, look: dict | None = None) -> list[PageFigure]:
+    """The figures of routing_viz: every map by every analysis, every chart, every episode.
+
+    Of a policy without routers there are fewer. look: keywords of maps, such as min_steps.
+    """
+    figures = map_figures(data, look or {}, maps_of(data))
+    if has_routing(data):
+        figures += [PageFigure(name, about, partial(plot, data)) for name, plot, about in CHARTS.values()]
+    for number, episode in enumerate(np.unique(data.steps.episode).tolist()):
+        about = f"The router weights of each layer over episode {episode}"
+        draw = partial(plot_episode_routing, data, episode)
+        figures.append(PageFigure(f"episode_{episode}", about, draw, is_extra=number > 0))
+    return figures
+
+
+def action_figures(data: RoutingData, look: dict | None = None) -> list[PageFigure]:
+    """The figures of logit_viz: how often each action was chosen, by every analysis, and maps of the actions."""
     figures = []
     for title, group_by in ({"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)).items():
         about = "How often each action was chosen" + ("" if group_by == "overall" else f", {title}")
         draw = partial(plot_action_frequency, data, group_by)
         figures.append(PageFigure(grouped_name("action_frequency", group_by), about, draw))
-    about = "The mean entropy of the policy's action, in nats, in each cell of the grid"
-    draw = partial(plot_entropy, data, min_steps)
-    return [*figures, PageFigure("action_entropy_heatmap", about, draw, fits_width=True)]
+    return figures + map_figures(data, look or {}, ACTION_MAPS)
 
 
-def plot_map(
-    data: RoutingData, measure: str, group_by: str, min_steps: int = 1, width_in: float | None = None
+def draw_map(
+    data: RoutingData, measure: str, group_by: str, expert: int, look: dict, width_in: float | None = None
 ) -> Figure:
-    """One of MAPS, with pictures of first worlds."""
-    _, plot_overall, plot_grouped, _ = MAPS[measure]
-    if group_by != "overall":
-        return plot_grouped(data, group_by, example_images(data, group_by), **_look(min_steps, width_in))
-    return plot_overall(data, *_first_world(data), **_look(min_steps, width_in))
-
-
-def plot_entropy(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> Figure:
-    """The entropy of the action in each cell, beside the first world."""
-    return plot_action_entropy(data, *_first_world(data), **_look(min_steps, width_in))
-
-
-def _look(min_steps: int, width_in: float | None) -> dict:
+    """`plot_map` with pictures of first worlds."""
     width_in = None if width_in is None else min(SCREEN_IN, width_in / TEXT_SHARE)
-    return {"min_steps": min_steps, "width_in": width_in}
-
-
-def _first_world(data: RoutingData) -> tuple[np.ndarray | None, str]:
-    """The picture of the first world, if there is one, and its mission."""
-    return next(iter(example_images(data, "overall").values()), None), data.episodes[0].get("mission", "")
+    images = example_images(data, group_by)
+    return plot_map(data, measure, group_by, images, expert, width_in=width_in, **look)
 
 
 def analyses(data: RoutingData) -> dict[str, str]:
@@ -170,9 +156,30 @@ def has_routing(data: RoutingData) -> bool:
     return layers is None or any(weights.shape[1] > 1 for weights in layers)
 
 
-def hold(data: RoutingData, action: str | None) -> RoutingData:
-    """The data, or its steps of one action alone."""
-    return data if action is None else hold_action(data, action)
+def selections(data: RoutingData) -> dict[str, int]:
+    """The parts of the steps that a page can show alone, "action: forward", ... -> how many steps each has."""
+    counts = {ALL_STEPS: len(data.steps)}
+    for name in _SELECTIONS:
+        try:
+            groups = group_routing_data(data, name)
+        except InputError:  # what it needs is not there
+            continue
+        if len(groups) > 1:
+            labels = (f"{groups.grouping.title}: {label}" for label in groups.labels)
+            counts |= dict(zip(labels, groups.counts.tolist(), strict=True))
+    return counts
+
+
+def part_of(data: RoutingData, selection: str | None) -> RoutingData:
+    """The data, or the steps of one of `selections` alone."""
+    if selection in (None, ALL_STEPS):
+        return data
+    title, _, label = selection.partition(": ")
+    names = [name for name in _SELECTIONS if GROUPINGS[name].title == title]
+    known = ", ".join(repr(word) for word in selections(data))
+    if not names or label not in (groups := group_routing_data(data, names[0])).labels:
+        raise InputError(f"--steps {selection!r}: there are {known}")
+    return data.where(groups.mask(groups.labels.index(label)), selection)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -184,14 +191,22 @@ class Shown:
 
     run: Run
     num_fresh: int | None = None  # episodes of a fresh evaluation; None: its routing cache
-    action: str | None = None  # the action of all steps; None: any
+    steps: str = ALL_STEPS  # of `selections`
     min_steps: int = 1  # of a cell
+    scale: str = RELATIVE  # of SCALES
 
     @property
     def part(self) -> str:
         """Suffix of file names: figures of other parts of the data are other files."""
-        part = "" if self.action is None else f"_{self.action.replace(' ', '_')}"
-        return part if self.min_steps == 1 else f"{part}_min_{self.min_steps}_steps"
+        label = self.steps.partition(": ")[2].replace(" ", "_")
+        words = [label, "" if self.min_steps == 1 else f"min_{self.min_steps}_steps"]
+        words += ["" if self.scale == RELATIVE else self.scale]
+        return "".join(f"_{word}" for word in words if word)
+
+    @property
+    def look(self) -> dict:
+        """Keywords of the maps."""
+        return {"min_steps": self.min_steps, "is_absolute": self.scale == ABSOLUTE}
 
     @property
     def flags(self) -> list[str]:
@@ -204,22 +219,26 @@ def page_of(
     app: str,
     shown: Shown,
     data: RoutingData,
-    figures_of: Callable[[RoutingData, int], list[PageFigure]],
+    figures_of: Callable[[RoutingData, dict], list[PageFigure]],
     plots_dir: str = PLOTS_DIR,
 ) -> Page:
     """The page of a run. app: its file; data: the steps that are shown; figures_of: `routing_figures`, ..."""
     folder = shown.run.key.artefacts(plots_dir)
-    figures = figures_of(data, shown.min_steps)
+    figures = figures_of(data, shown.look)
     return Page(app, shown.flags, folder, figures, lambda name: _describe(shown, data), plots_dir, shown.part)
 
 
 def save_as_script(app: str, args: RunSettings, figures_of: Callable[..., list[PageFigure]]) -> None:
     """Save the figures of the run of the flags; arguments as `page_of`."""
     run, data = run_of_script(args)
+    if isinstance(args, RoutingSettings) and args.episode is not None:
+        for episode in args.episode:
+            print(*write_episode(data, episode, run.key.artefacts(args.plots_dir), *(args.film or ())), sep="\n")
+        return
     if not has_routing(data) and figures_of is routing_figures:
         print(f"note: {NO_ROUTERS}", file=sys.stderr)
-    shown = Shown(run, args.num_episodes if args.fresh else None, args.action, args.min_steps)
-    page_of(app, shown, hold(data, args.action), figures_of, args.plots_dir).save_as_script(args)
+    shown = Shown(run, args.num_episodes if args.fresh else None, args.steps, args.min_steps, args.scale)
+    page_of(app, shown, part_of(data, args.steps), figures_of, args.plots_dir).save_as_script(args)
 
 
 def run_of_script(args: RunSettings) -> tuple[Run, RoutingData]:
@@ -250,8 +269,6 @@ def _describe(shown: Shown, data: RoutingData) -> list[str]:
     for key, word in (("eval_seed", "eval_seed"), ("minigrid_version", "Minigrid"), ("evaluated_at", kind)):
         made += [f"{word} {whole.header[key]}"] if whole.header.get(key) is not None else []
 
-    steps = "all steps"
-    if shown.action is not None:
-        steps = f"the {counted(len(data.steps), 'step')} with action: {shown.action}"
+    steps = shown.steps if shown.steps == ALL_STEPS else f"the {counted(len(data.steps), 'step')} of {shown.steps}"
     steps += "" if shown.min_steps == 1 else f"; in maps, cells with {shown.min_steps} steps or more"
     return [f"Run: {', '.join(about)}.", f"Data: {', '.join(made)}.", f"Shown: {steps}."]

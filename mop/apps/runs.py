@@ -16,6 +16,7 @@ from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 
+_GOOD = 0.9  # success of a run that is worth seeing first
 FINAL = "final"  # the word for the last checkpoint of a run, where the others have the number of their update
 
 
@@ -123,9 +124,12 @@ def find_cached_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> d
 
 
 def label_of(runs: Sequence[Run]) -> str:
-    """What a menu says of a run with these checkpoints: its name, its updates, and what is missing."""
+    """What a menu says of a run with these checkpoints: its name, success, updates, and what is missing."""
     last = runs[-1]
-    label, update = run_name(last.about | {"is_final": True}), last.about.get("update")
+    about = last.about
+    label, update, success = run_name(about | {"is_final": True}), about.get("update"), about.get("success_rate")
+    if isinstance(success, float):
+        label += f" · solves {success:.1%}"
     if len(runs) > 1:
         label += f" · {len(runs)} checkpoints"
     elif update is not None:
@@ -136,9 +140,15 @@ def label_of(runs: Sequence[Run]) -> str:
 
 
 def choose_run(found: Runs, args: RunSettings) -> Run:
-    """The first run that --task, --trial, --seed and --update ask for; of its checkpoints, the last with a cache."""
+    """The first run that --task, --trial, --seed and --update ask for; of its checkpoints, the last with a cache.
+
+    Where they ask for nothing: the mixture with a cache and the longest episodes of those that solve 90 % of theirs,
+    since most happens in these.
+    """
     asked = {"trial": args.trial, "seed": args.seed, "update": args.update}
     asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked and args.task is None and (telling := _most_telling(found)) is not None:
+        return telling
     # a policy of several tasks is not taken for one of this task alone, wherever its name stands in the order
     for runs in sorted(found.values(), key=lambda runs: args.task not in (None, runs[0].key.task)):
         runs = [run for run in runs if args.task is None or run.key.is_of(args.task)]
@@ -148,6 +158,16 @@ def choose_run(found: Runs, args: RunSettings) -> Run:
     names = ", ".join(map(label_of, found.values()))
     words = asked | ({} if args.task is None else {"task": args.task})
     raise InputError(f"none of the {len(found)} runs has {words}; they are: {names}")
+
+
+def _most_telling(found: Runs) -> Run | None:
+    longest, chosen = 0.0, None
+    for run in map(last_cached, found.values()):
+        result = run.result if run.has_cache else {}
+        is_good = result.get("policy", "mop") == "mop" and (result.get("success_rate") or 0) >= _GOOD
+        if is_good and (result.get("mean_steps") or 0) > longest:
+            longest, chosen = result["mean_steps"], run
+    return chosen
 
 
 def last_cached(runs: Sequence[Run]) -> Run:

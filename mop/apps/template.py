@@ -95,7 +95,7 @@ class PageFigure:
     draw: Callable[..., Figure]
     fits_width: bool = False  # whether `draw` takes `width_in`, the width that it will be brought to
     file: Callable[[], str] | None = None  # the name of its files, where that is not `name`
-    is_episode: bool = False  # of the episodes, a script saves the first
+    is_extra: bool = False  # whether a script saves it only where --only names it
     command: str = ""  # what makes it again, where that is not the script of the page
 
     def __call__(self, width_in: float | None = None) -> Figure:
@@ -183,12 +183,11 @@ class Page:
 
 
 def chosen(figures: Iterable[PageFigure], only: Sequence[str] | None) -> list[str]:
-    """The names of the figures that a script saves: those of --only, else all, but of the episodes only the first."""
-    figures = list(figures)
-    episodes = [figure.name for figure in figures if figure.is_episode]
-    usual = [figure.name for figure in figures if not figure.is_episode] + episodes[:1]
+    """The names of the figures that a script saves: those of --only, else all that are not extra."""
+    known = {figure.name: figure for figure in figures}
+    usual = [figure.name for figure in known.values() if not figure.is_extra]
     for name in only or ():
-        if name not in usual and name not in episodes:
-            more = " or another episode of the data" if len(episodes) > 1 else ""
+        if name not in known:
+            more = "" if len(usual) == len(known) else f" and more, such as {[*known][-1]}"
             raise InputError(f"--only: there is no figure {name!r} here; there are {', '.join(usual)}{more}")
     return list(only or usual)

@@ -4,11 +4,9 @@ router's, and what differs.
 Axis letters: W worlds, S steps, N worlds side by side.
 """
 
-import functools
 from bisect import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy, deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +22,7 @@ from mop.common.intervention_grammar import GATE_ONLY, NONE, SWAP, Intervention
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import MissionEncoder
-from mop.evaluation.evaluate import NUM_ENVS, Progress, encoder_for, load_for_evaluation, play, prepare
+from mop.evaluation.evaluate import NUM_ENVS, Progress, play, prepare
 from mop.evaluation.rollout import Answer, Policy, WorldPolicy, rollout
 from mop.evaluation.routing_gates import Gates, apply_state_policy, experts_of_units
 
@@ -282,76 +280,3 @@ class Study:
         wrong = np.full(len(changed.episodes), -1)
         wrong[worlds] = t_step[rows[first]]
         return wrong
-
-
-# --- single worlds, for a page ----------------------------------------------------------------------------------------
-
-_NUM_KEPT = 256  # episodes
-
-
-class OneWorld:
-    """The policy of a checkpoint in single worlds of its evaluation, intact or changed; it keeps what it played.
-
-    The episodes are those of a `Study` in the same worlds, bit for bit, without playing all of them.
-    """
-
-    def __init__(self, path: str | Path, data: RoutingData, lang_encoder: str | None = None):
-        """data: the intact evaluation of all worlds; `mean` and `shuffle` take weights from its steps."""
-        data.require("seed")
-        checkpoint = load_for_evaluation(path)
-        self._data, self._max_steps = data, checkpoint["config"]["max_steps"]
-        self._actor = Actor(checkpoint, encoder_for(checkpoint, lang_encoder))
-        self._kept: dict[tuple[Intervention, str, int], RoutingData] = {}
-
-    def check(self, intervention: Intervention) -> None:
-        """Check that the policy has what an intervention names."""
-        self._gates(intervention)
-
-    def episode(self, number: int, intervention: Intervention, variant: str = GATE_ONLY) -> RoutingData:
-        """Play episode `number` of the evaluation, with an intervention that is in no phase, as data of one episode."""
-        (found,) = self.episodes([number], intervention, variant)
-        return found
-
-    def episodes(
-        self, numbers: Sequence[int], intervention: Intervention, variant: str = GATE_ONLY
-    ) -> list[RoutingData]:
-        """The same of several episodes, side by side."""
-        names = [(intervention, variant, number) for number in numbers]
-        missing = [name for name in names if name not in self._kept]
-        if missing:
-            played = self._play([number for *_, number in missing], intervention, variant)
-            self._kept |= dict(zip(missing, played, strict=True))
-        found = [self._kept[name] for name in names]
-        for name in list(self._kept)[: max(0, len(self._kept) - _NUM_KEPT)]:
-            del self._kept[name]
-        return found
-
-    def _gates(self, intervention: Intervention) -> Gates:
-        pool, seed = self._data.steps.layer_routing or (), self._data.header.get("eval_seed") or 0
-        return Gates(intervention, self._actor.policy.expert_hidden_sizes, pool, seed)
-
-    def _play(self, numbers: Sequence[int], intervention: Intervention, variant: str) -> list[RoutingData]:
-        header, known = self._data.header, [self._data.episodes[number] for number in numbers]
-        act = self._actor.under(self._gates(intervention), variant, np.asarray(numbers))
-        seeds = [episode["seed"] for episode in known]
-        env = EvalVectorEnv(header["task_id"], seeds, len(seeds), self._max_steps, with_phases=True)
-        steps = play(self._actor.policy, act, env)
-        for episode, of_data in zip(env.episodes, known, strict=True):
-            episode["expert_steps"] = of_data.get("expert_steps")
-        sizes = self._actor.policy.expert_hidden_sizes
-        whole = RoutingData(header | {"expert_hidden_sizes": sizes}, env.episodes, steps)
-        return [_one_of(whole, place) for place in range(len(seeds))]
-
-
-def _one_of(data: RoutingData, episode: int) -> RoutingData:
-    """Cut one episode out of some data."""
-    rows = np.flatnonzero(data.steps.episode == episode)
-    steps = data.steps.take(rows)
-    steps.episode = np.zeros_like(steps.episode)
-    return RoutingData(data.header, [data.episodes[episode]], steps)
-
-
-@functools.lru_cache(maxsize=2)  # visitors of one server share them
-def open_world(path: Path, data: RoutingData, *version: int) -> OneWorld:
-    """Open a `OneWorld`, once for a file as it is; version: of the file."""
-    return OneWorld(path, data)

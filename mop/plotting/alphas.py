@@ -19,7 +19,7 @@ from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, Scale, render_values, render_walls, value_range
 from mop.plotting.hover import add_note
-from mop.plotting.maps import ENTROPY_CMAP
+from mop.plotting.measures import ENTROPY_CMAP
 from mop.plotting.panels import make_panels, render_matrix, set_title
 from mop.plotting.sheets import LABEL_IN, Panel, draw_sheet, marks_legend, scale_legend
 from mop.plotting.style import HUES, counted, open_frame, wrapped

@@ -205,13 +205,12 @@ def plot_use_and_need(rows: Sequence[Mapping], title: str, variant: str = GATE_O
     """Change of success without each expert in each phase, and the mean weight that it has there: experts x phases.
 
     rows: of `mop.artifacts.intervention_rows`, of one checkpoint. The first column is that of all steps: there the
-    expert is left out in the whole episode, in either memory variant. What was not measured is "-".
+    expert is left out in the whole episode, in either memory variant. What was not measured is hatched.
     """
     need, use, names, phases = use_and_need(rows, variant)
     figure, axes = make_panels(1, 2, 1.0 + 0.95 * need.shape[1], 0.36 * len(names), extra_height=2.1, sharey=True)
-    known = np.nan_to_num(need)
-    texts = [[_points_text(value) for value in line] for line in need]
-    render_matrix(axes[0, 0], np.clip(-known, 0, 1), texts)
+    texts = [["" if np.isnan(value) else f"{100 * value:+.1f}" for value in line] for line in need]
+    render_matrix(axes[0, 0], np.clip(-need, 0, 1), texts)
     render_matrix(axes[0, 1], use, [[f"{value:.2f}" for value in line] for line in use])
     for ax, values, name in zip(axes[0], (need, use), ("change of success without it", "mean weight"), strict=True):
         ax.set_title(name, fontsize="medium", loc="left")
@@ -220,7 +219,8 @@ def plot_use_and_need(rows: Sequence[Mapping], title: str, variant: str = GATE_O
         for (row, column), value in np.ndenumerate(values):
             place = (column - 0.5, column + 0.5, row - 0.5, row + 0.5)
             about = {"expert": names[row], "phase": phases[column], "value": float(value)}
-            add_note(ax, *place, f"{names[row]}, {phases[column]}: {name} {value:+.3f}", **about)
+            told = "not measured" if np.isnan(value) else f"{name} {value:+.3f}"
+            add_note(ax, *place, f"{names[row]}, {phases[column]}: {told}", **about)
     set_title(figure, title)
     return figure
 
@@ -252,10 +252,6 @@ def use_and_need(
     by_layer = expert_names({"expert_hidden_sizes": sizes}, layers)
     names = [f"{layer}.{expert} {short_name(by_layer[layer][expert])}" for layer, expert in experts]
     return need, use, names, [ALWAYS, *(phase["phase"] for phase in phases)]
-
-
-def _points_text(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:+.1f}"
 
 
 def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) -> Figure:

@@ -1,11 +1,10 @@
 """Routing data -> figures over the grid of the world: experts, cost, entropy in each cell.
 
 All maps of a figure show the same cells in absolute grid coordinates, with one colour scale for each measure. All of
-them take `MapStyle` as keywords: `min_steps`, `scale`, `width_in`. Axis letters: S steps, C grid cells that were
-visited, L layers, E experts, A actions.
+them take `MapStyle` as keywords: `min_steps`, `scale`, `width_in`, ... Axis letters: S steps, C grid cells that were
+visited, L layers, E experts.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mop.analysis.actions import compute_policy_entropy
 from mop.analysis.cells import (
     RoutingByPosition,
     aggregate_routing_by_position,
@@ -25,12 +23,12 @@ from mop.analysis.cells import (
     wall_cells,
 )
 from mop.analysis.groups import PHASES, group_routing_data, key_phases
-from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import StepFilter, check_not_empty, step_mask, whole_of
 from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,
+    LogScale,
     Scale,
     known_lpc,
     layer_weights,
@@ -40,6 +38,7 @@ from mop.plotting.heatmaps import (
     render_values,
     value_range,
 )
+from mop.plotting.measures import DOMINANT, MEASURES, Measure, Part
 from mop.plotting.sheets import (
     LABEL_IN,
     Legend,
@@ -53,9 +52,6 @@ from mop.plotting.sheets import (
 )
 from mop.plotting.style import counted, describe, describe_groups, expert_hues, expert_names, short_name, wrapped
 
-_NEARLY = 0.1  # up to this share of its scale, a map looks like an empty one
-ENTROPY_CMAP = "YlOrRd"  # its ends are far from the colours of unvisited cells and walls
-
 
 @dataclass(frozen=True)
 class MapStyle:
@@ -64,6 +60,7 @@ class MapStyle:
     min_steps: int = 1  # cells with fewer steps are left out
     scale: Scale | None = None  # of LPC, for figures that are compared; None: as `lpc_scale` of this one
     width_in: float | None = None  # of the figure, as `draw_sheet`
+    is_absolute: bool = False  # whether the scales of MEASURES hold all values that are possible, not those shown alone
 
     def sheet(self, rows: Sequence, labels: Sequence[str], grid: MapGrid, legends: list, title: str) -> Figure:
         """`draw_sheet` of maps of one grid."""
@@ -81,19 +78,19 @@ class _Experts(NamedTuple):
     hues: list[str]
 
 
-class _Part(NamedTuple):
+class _Row(NamedTuple):
     """What one row of a grouped figure, or the whole of an overall one, shows."""
 
-    averaged: RoutingByPosition
+    steps: StepFilter
     label: str = ""
     env_image: np.ndarray | None = None
     mission: str = ""
 
 
 class _Shown(NamedTuple):
-    """The parts of a figure, with its title."""
+    """The rows of a figure, with its title."""
 
-    parts: list[_Part]
+    rows: list[_Row]
     title: str
     style: MapStyle
 
@@ -129,61 +126,31 @@ def plot_grouped_routing(
     return _plot_routing(routing_data, _grouped(routing_data, group_by, env_images, title_suffix, max_groups, **style))
 
 
-def plot_overall_lpc(
+def plot_map(
     routing_data: RoutingData,
-    env_image: np.ndarray | None = None,
-    env_mission: str = "",
+    measure: str = DOMINANT,
+    group_by: str = "overall",
+    env_images: Mapping[str, np.ndarray] | None = None,
+    expert: int = 0,
     filter_fn: StepFilter = None,
     title_suffix: str = "",
+    max_groups: int = 16,
     **style: Any,
 ) -> Figure:
-    """Mean LPC of each cell, in total and of each layer, where the layers share a colour scale; `scale` is the total's.
+    """One of MEASURES in each cell, of all steps or in a row for each group of `group_routing_data`.
 
-    Arguments as `plot_overall_routing`.
+    env_images: label of a group -> a picture of a world in it, "all steps" of all; expert: its number in its layer,
+    for measures of one expert; filter_fn: the steps that count, of all steps. `scale` is that of the first map.
     """
-    return _plot_lpc(routing_data, _overall(routing_data, env_image, env_mission, filter_fn, title_suffix, **style))
-
-
-def plot_grouped_lpc(routing_data: RoutingData, group_by: str, *worlds: Any, **more: Any) -> Figure:
-    """A row for each group with the maps of `plot_overall_lpc`; arguments as `plot_grouped_routing`."""
-    return _plot_lpc(routing_data, _grouped(routing_data, group_by, *worlds, **more))
-
-
-def plot_action_entropy(
-    routing_data: RoutingData,
-    env_image: np.ndarray | None = None,
-    env_mission: str = "",
-    filter_fn: StepFilter = None,
-    title_suffix: str = "",
-    **style: Any,
-) -> Figure:
-    """Mean entropy of the action's probabilities in each cell, in nats: high where the policy is uncertain.
-
-    The scale is absolute: from 0 (certain) to ln A, which equal probabilities of all actions have; the largest mean of
-    a cell is marked. Arguments as `plot_overall_routing`.
-    """
-    routing_data.require("action_logits")
-    look = MapStyle(**style)
-    mask, cells = index_filtered_cells(routing_data.steps, filter_fn)
-    logits = np.asarray(routing_data.steps.action_logits)[mask]
-    entropy = compute_policy_entropy(logits)
-    kept = cells.has_steps(look.min_steps)
-    means, counts, places = cells.mean(entropy)[kept], cells.counts[kept], cells.cells[kept]
-    if not np.isfinite(means).any():
-        raise InputError("the action logits are not finite: the policy has diverged")
-    grid, scale = _grid(routing_data, cells.cells), (0.0, math.log(logits.shape[1]))
-
-    def draw(ax: Axes, info: dict[str, int]) -> object:
-        text = "mean entropy {:.2f} nats"
-        return render_values(ax, places, counts, means, info, scale, ENTROPY_CMAP, text, "entropy_nats")
-
-    name = f"mean {np.nanmean(entropy):.2f} nats"
-    if np.nanmax(means) < _NEARLY * scale[1]:
-        name += ": pale, as the policy is nearly certain in every cell"
-    panels = [*_env_panels(env_image, env_mission, grid), grid.map(name, draw)]
-    label = f"entropy of the action, 0 to ln {logits.shape[1]} nats\nline: largest mean, {np.nanmax(means):.2f}"
-    legends = [scale_legend(scale, ENTROPY_CMAP, label, [means], mark=True), look.marks(grid)]
-    return look.sheet([panels], [""], grid, legends, _title(routing_data, mask, title_suffix))
+    if group_by == "overall":
+        image, mission = (env_images or {}).get("all steps"), routing_data.episodes[0].get("mission", "")
+        shown = _overall(routing_data, image, mission, filter_fn, title_suffix, **style)
+    else:
+        shown = _grouped(routing_data, group_by, env_images, title_suffix, max_groups, **style)
+    asked = MEASURES[measure]
+    if asked.parts is None:
+        return _plot_routing(routing_data, shown)
+    return _plot_measure(routing_data, shown, asked, asked.parts(routing_data, expert))
 
 
 def lpc_scale(runs: Iterable[RoutingData], group_by: str = "overall") -> Scale:
@@ -266,11 +233,9 @@ def _overall(
     title_suffix: str = "",
     **style: Any,
 ) -> _Shown:
-    """All steps as one part."""
-    look = MapStyle(**style)
-    averaged = aggregate_routing_by_position(routing_data.steps, filter_fn).with_steps(look.min_steps)
-    part = _Part(averaged, "", env_image, env_mission)
-    return _Shown([part], _title(routing_data, filter_fn, title_suffix), look)
+    """All steps as one row."""
+    row = _Row(filter_fn, "", env_image, env_mission)
+    return _Shown([row], _title(routing_data, filter_fn, title_suffix), MapStyle(**style))
 
 
 def _grouped(
@@ -281,27 +246,30 @@ def _grouped(
     max_groups: int = 16,
     **style: Any,
 ) -> _Shown:
-    """A part for each group."""
+    """A row for each group."""
     look, groups = MapStyle(**style), group_routing_data(routing_data, group_by)
-    parts, shown = [], []
+    rows, shown = [], []
     for group in groups.largest(max_groups):
-        averaged = aggregate_routing_by_position(routing_data.steps, groups.mask(group))
-        if averaged.counts.max() < look.min_steps:
+        _, cells = index_filtered_cells(routing_data.steps, groups.mask(group))
+        if cells.counts.max() < look.min_steps:
             continue
         name, episodes = groups.labels[group], counted(groups.num_episodes[group], "episode")
-        label = f"{wrapped(name, LABEL_IN)}\n{counted(averaged.num_steps, 'step')}\n{episodes}"
-        parts.append(_Part(averaged.with_steps(look.min_steps), label, (env_images or {}).get(name)))
+        label = f"{wrapped(name, LABEL_IN)}\n{counted(groups.counts[group], 'step')}\n{episodes}"
+        rows.append(_Row(groups.mask(group), label, (env_images or {}).get(name)))
         shown.append(group)
-    if not parts:
+    if not rows:
         raise InputError(f"no group has a cell with {look.min_steps} steps: lower the least number of steps")
     title = _title(routing_data, None, describe_groups(groups, shown))
-    return _Shown(parts, ", ".join(filter(None, (title, title_suffix))), look)
+    return _Shown(rows, ", ".join(filter(None, (title, title_suffix))), look)
 
 
 def _plot_routing(routing_data: RoutingData, shown: _Shown) -> Figure:
     grid = _grid(routing_data, np.asarray(routing_data.steps.position))
-    averaged = [part.averaged for part in shown.parts]
-    experts, look = _experts(routing_data, averaged[0]), shown.style
+    look = shown.style
+    averaged = [
+        aggregate_routing_by_position(routing_data.steps, row.steps).with_steps(look.min_steps) for row in shown.rows
+    ]
+    experts = _experts(routing_data, averaged[0])
     if all(of_layer == experts[0] for of_layer in experts):
         legends = [expert_legend(*experts[0], "dominant expert")]
     else:
@@ -334,43 +302,59 @@ def _routing_panels(
     return panels if scale is None else [*panels, grid.map("mean LPC", _lpc_map(averaged, scale))]
 
 
-def _plot_lpc(routing_data: RoutingData, shown: _Shown) -> Figure:
-    sizes = routing_data.header.get("expert_hidden_sizes")
-    if sizes is None:
-        way_out = "make a new cache with `python batch_eval.py --force`"
-        raise InputError(f"this routing data has no 'expert_hidden_sizes', which the LPC of a layer needs: {way_out}")
-    averaged, look = [part.averaged for part in shown.parts], shown.style
-    _experts(routing_data, averaged[0])  # raises if they do not fit
+class _Cells(NamedTuple):
+    """The cells of one map: places (C, 2), steps (C,) and means (C,) float64 of a number of the steps."""
+
+    places: np.ndarray
+    counts: np.ndarray
+    means: np.ndarray
+
+
+def _plot_measure(routing_data: RoutingData, shown: _Shown, measure: Measure, parts: Sequence[Part]) -> Figure:
+    look = shown.style
+    if not parts:
+        raise InputError("no layer has such an expert beside others: choose another one")
     grid = _grid(routing_data, np.asarray(routing_data.steps.position))
-    # the mean of a weighted sum is the weighted sum of the means
-    by_layer = [[*map(compute_layer_lpc, part.routing or (), sizes)] for part in averaged]
-    of_layers = [values for of_part in by_layer for values in of_part]
-    total, total_scale = [known_lpc(part) for part in averaged], look.scale or _range_of_lpc(averaged)
-    layer_scale = value_range(of_layers, [part.counts for part in averaged for _ in sizes])
+    maps = [_average(routing_data, row.steps, parts, look.min_steps) for row in shown.rows]
+    scales, legends = {}, []
+    for label in dict.fromkeys(part.label for part in parts):
+        same = [k for k, part in enumerate(parts) if part.label == label]
+        cells = [of_row[k] for of_row in maps for k in same]
+        scale = parts[same[0]].whole if look.is_absolute else _range_of(measure, cells)
+        scales[label] = LogScale(scale) if measure.is_log else scale if scales else look.scale or scale
+        legends.append(scale_legend(scales[label], measure.cmap, label, [of_map.means for of_map in cells]))
 
-    def map_of(part: RoutingByPosition, layer: int, values: np.ndarray) -> Panel:
-        cells = part.cells, part.counts, values
-        colors = layer_scale, LPC_CMAP, "mean LPC of the layer {:.0f}", "lpc"
-        return grid.map(f"layer {layer}", lambda ax, info: render_values(ax, *cells, info, *colors, layer=layer))
+    def map_of(part: Part, cells: _Cells) -> Panel:
+        text, more = f"{part.label} {measure.form}", {} if part.layer is None else {"layer": part.layer}
+        about = scales[part.label], measure.cmap, text, measure.column
+        return grid.map(part.title, lambda ax, info: render_values(ax, *cells, info, *about, **more))
 
-    rows = [
-        [
-            grid.map("all layers", _lpc_map(part, total_scale)),
-            *(map_of(part, layer, values) for layer, values in enumerate(of_part)),
-        ]
-        for part, of_part in zip(averaged, by_layer, strict=True)
-    ]
-    legends = [
-        scale_legend(total_scale, LPC_CMAP, "mean LPC, all layers", total),
-        scale_legend(layer_scale, LPC_CMAP, "mean LPC of a layer", of_layers),
-        look.marks(grid),
-    ]
-    return _arrange(shown, rows, grid, legends)
+    rows = [[map_of(part, cells) for part, cells in zip(parts, of_row, strict=True)] for of_row in maps]
+    return _arrange(shown, rows, grid, [*legends, look.marks(grid)])
+
+
+def _average(routing_data: RoutingData, steps: StepFilter, parts: Sequence[Part], min_steps: int) -> list[_Cells]:
+    """Average each part over the chosen steps in each cell that has so many of them."""
+    mask, cells = index_filtered_cells(routing_data.steps, steps)
+    kept, averaged = cells.has_steps(min_steps), []
+    for part in parts:
+        means = cells.counts.astype(np.float64) if part.values is None else cells.mean(part.values[mask])
+        if not np.isfinite(means[kept]).any():
+            raise InputError(f"{part.title}: no cell of these steps has a known value")
+        averaged.append(_Cells(cells.cells[kept], cells.counts[kept], means[kept]))
+    return averaged
+
+
+def _range_of(measure: Measure, maps: Sequence[_Cells]) -> Scale:
+    """The values of some maps, from the least to the greatest that are sure."""
+    low, high = value_range([cells.means for cells in maps], [cells.counts for cells in maps])
+    most = max(abs(low), abs(high))
+    return (-most, most) if measure.is_signed else (low, high)
 
 
 def _arrange(shown: _Shown, maps: Sequence[list[Panel]], grid: MapGrid, legends: list[Legend]) -> Figure:
-    """A row of maps for each part under titles of the columns, or the maps of a single part in several rows."""
-    parts, look = shown.parts, shown.style
+    """A row of maps for each row under titles of the columns, or the maps of a single one in several rows."""
+    parts, look = shown.rows, shown.style
     if len(parts) == 1 and not parts[0].label:
         panels = [*_env_panels(parts[0].env_image, parts[0].mission, grid), *maps[0]]
         most = maps_in_a_row(look.width_in)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mop.plotting.style import Figure, counted, short_name, wrapped
@@ -112,7 +113,9 @@ def render_bars(ax: Axes, means: Means, group: int, num_shown: int, color: str) 
 
 
 def render_matrix(ax: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> AxesImage:
-    """Draw values (R, C) from 0 to 1 as colours, with a text in each field."""
+    """Draw values (R, C) from 0 to 1 as colours, a text in each field; those without a value (NaN) are hatched."""
+    for row, column in np.argwhere(np.isnan(values)).tolist():
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb"))
     image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, line in enumerate(texts):
         for column, text in enumerate(line):

@@ -215,7 +215,8 @@ def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarra
             ticks = _log_ticks(low, high)
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         else:
-            ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
+            is_wide = high >= 1000 or high - low < 0.2 * abs(high)  # labels of four digits or more
+            ax.locator_params(nbins=3 if is_wide else 5)
         if mark:
             ax.axvline(greatest, color="black", linewidth=1.5)
         ax.set_title(label, fontsize="small")

@@ -1,7 +1,6 @@
 """The apps in a real browser: how an app is served to it, where its figures are."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -79,7 +78,7 @@ class Page:
     def picture(self, number: int = 0, other_than: str = "") -> str:
         """The picture of a figure once it is there and is another one."""
         picture = self.figures().nth(number)
-        self._until(lambda: picture.get_attribute("src") != other_than)
+        self.until(lambda: picture.get_attribute("src") != other_than)
         return picture.get_attribute("src")
 
     def figures(self):
@@ -106,6 +105,29 @@ class Page:
     def choose(self, label: str, option: str) -> None:
         self.dropdown(label).select_option(label=option)
 
+    def choose_start(self, label: str, start: str) -> None:
+        """Choose the first option that begins so."""
+        options = self.dropdown(label).locator("option").all_inner_texts()
+        self.choose(label, next(option for option in options if option.startswith(start)))
+
+    def choose_run(self, name: str) -> None:
+        """Choose in the menu of runs, which can be searched."""
+        self._runs().click()
+        self.page.get_by_role("option", name=re.compile(f"^{re.escape(name)}( ·|$)")).first.click()
+
+    def run_names(self) -> list[str]:
+        """What the menu of runs offers."""
+        self._runs().click()
+        found = self.page.get_by_role("option").all_inner_texts()
+        self.page.keyboard.press("Escape")
+        return found
+
+    def chosen_run(self) -> str:
+        return self._runs().inner_text()
+
+    def _runs(self):
+        return self.page.locator("marimo-dropdown[data-label*='Run'] button")
+
     def dropdown(self, label: str):
         return self.page.locator(f"marimo-dropdown[data-label*='{label}'] select")
 
@@ -123,9 +145,9 @@ class Page:
         """Choose something, which shows other figures, and go back: address and figures are as they were."""
         before = self.view()
         choose()
-        self._until(lambda: all(new != old for new, old in zip(self.view(), before, strict=True)))
+        self.until(lambda: all(new != old for new, old in zip(self.view(), before, strict=True)))
         self.page.go_back()
-        self._until(lambda: self.view() == before)
+        self.until(lambda: self.view() == before)
 
     def pass_over(self) -> None:
         """Press the Tab key through the page: nothing is chosen by it."""
@@ -135,7 +157,8 @@ class Page:
         self.page.wait_for_timeout(1000)
         assert self.view() == before
 
-    def _until(self, condition: Callable[[], bool]) -> None:
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition."""
         deadline = time.monotonic() + TIMEOUT_MS / 1000
         while time.monotonic() < deadline:
             with contextlib.suppress(Error):  # the page is being loaded
@@ -180,16 +203,3 @@ def opened(browser, address: str, **profile):
     page = Page(browser, address, **profile)
     yield page
     page.close()
-
-
-def page_of(document: str) -> dict:
-    """The JSON in a player's document."""
-    return json.loads(re.search(r'<script id="episode" type="application/json">(.*?)</script>', document, re.S)[1])
-
-
-def wait_for(page, condition: str) -> None:
-    """Wait until a condition holds in the page; its own rules forbid Playwright's `wait_for_function`."""
-    deadline = time.monotonic() + 30
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(20)

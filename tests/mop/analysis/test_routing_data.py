@@ -1,5 +1,7 @@
 """What routing data may lack, which is said in one clear sentence, and parts of it, of which titles tell."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from checks import refusal
@@ -20,7 +22,8 @@ from mop.plotting.bars import (
     plot_specialisation,
 )
 from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
-from mop.plotting.maps import plot_action_entropy, plot_overall_lpc, plot_overall_routing
+from mop.plotting.maps import plot_map
+from mop.plotting.measures import MEASURES
 from mop.plotting.style import describe
 
 
@@ -137,9 +140,9 @@ def test_transitions_are_those_between_neighbours():
 def test_every_figure_of_a_part_says_of_what():
     data = hold_action(random_data(), "forward")
     plots = (plot_routing_over_progress, plot_pathways, plot_specialisation, plot_routing_distributions)
-    plots += (plot_action_frequency, plot_overall_routing, plot_overall_lpc, plot_action_entropy)
+    plots += (plot_action_frequency, *(partial(plot_map, measure=measure) for measure in MEASURES))
     count = 0
     for plot in (*plots, lambda data: plot_routing_near_objects(data, min_steps=3)):
         assert "action: forward" in plot(data).get_suptitle().replace("\n", " ")
         count += 1
-    assert count == 9
+    assert count == 14

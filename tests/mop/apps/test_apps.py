@@ -107,11 +107,16 @@ def controls_of_routing_viz(page: Page) -> None:
     shown = page.picture()
     page.choose("Map", "LPC")
     shown = page.picture(other_than=shown)
+    page.choose("Scale", "absolute")
+    shown = page.picture(other_than=shown)
+    page.choose("Map", "weight of an expert")
+    page.choose("Expert", "GRU 16")
+    page.shows(f"{NAME} 0 seed 0: weight_heatmap_expert_1_absolute")
     page.choose("Analysis", "by key phase")
-    shown = page.picture(other_than=shown)
     page.choose("Map", "dominant expert")
+    page.shows(f"{NAME} 0 seed 0: routing_heatmap_by_key_phase")
     shown = page.picture(other_than=shown)
-    assert page.figures().evaluate("image => image.clientWidth") <= 1280, "wider than the page"
+    assert page.figures().evaluate("image => image.clientWidth") <= 1354, "wider than the page without its margins"
     texts = page.shown_texts()
     assert len(texts) > 100 and any(
         re.fullmatch(r"x \d+, y \d+: skip 0.\d\d, GRU \d+ 0.\d\d, .* steps?", text) for text in texts
@@ -121,10 +126,12 @@ def controls_of_routing_viz(page: Page) -> None:
     for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Variance"):
         page.open_tab(tab)
         shown = page.picture(other_than=shown)
-    page.open_tab("Episodes")  # tests/mop/apps/test_episode_player.py presses its controls
-    page.page.frame_locator("iframe.player").get_by_text("step 0 of").first.wait_for()
+    page.open_tab("Use and need")
+    page.see("there are no interventions of this run yet")
+    page.open_tab("Microscope")  # tests/mop/apps/test_microscope_tab.py presses its controls
+    page.page.frame_locator("iframe.microscope").locator("#world0").wait_for()
     page.open_tab("Pathways")
-    page.choose("Run", f"{NAME} 7 · update 300 · no checkpoint")
+    page.choose_run(f"{NAME} 7")
     page.label(f"{NAME} 7: pathways")
     page.undo(lambda: page.open_tab("Variance"))
     page.pass_over()
@@ -146,18 +153,18 @@ def fresh_evaluation(page: Page) -> None:
 def faulty_caches(page: Page) -> None:
     page.picture()
     for trial, words in ((1, "it is damaged"), (3, "it holds no steps")):
-        page.choose("Run", f"{TASK} trial {trial} · no checkpoint")
+        page.choose_run(f"{TASK} trial {trial}")
         page.see(words)
         page.see(f"trial_{trial}/routing_data.json")
         page.see(f"python batch_eval.py --force --task {TASK} --trial {trial}")
-    page.choose("Run", "BabyAI-GoToObj-v0 mixture lpc_alpha 0 trial 10 seed 1 · update 100 · no cache")
+    page.choose_run("BabyAI-GoToObj-v0 mixture lpc_alpha 0 trial 10 seed 1")
     page.see("there is no routing cache")
     page.see("python batch_eval.py --force --checkpoint_dir")
     shown = page.picture()  # evaluated instead
-    page.choose("Run", f"{TASK} trial 2 · no checkpoint")
+    page.choose_run(f"{TASK} trial 2")
     shown = page.picture(other_than=shown)
-    page.open_tab("Episodes")
-    page.see("has no 't_step'")
+    page.open_tab("Microscope")
+    page.see("the microscope needs the policy itself")
     page.open_tab("Distributions")
     page.picture(other_than=shown)
 
@@ -193,13 +200,14 @@ def test_view_in_the_address(own_place, browser):
             link = choose_a_view(page)
         with opened(browser, link) as page:  # another profile
             page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
-            chosen = [page.chosen(label) for label in ("Map", "Analysis", "Steps with")]
-            assert chosen == ["LPC", "by key phase", "forward"] and page.page.url == link
+            chosen = [page.chosen(label) for label in ("Map", "Analysis")]
+            assert chosen == ["LPC", "by key phase"] and page.page.url == link
+            assert page.chosen("Steps").startswith("action: forward (")
             nothing_is_cut_off(page)
             page.choose("Analysis", "overall")  # a figure of fewer inches
             page.shows(f"{NAME} 9 update 200: lpc_heatmap_forward_min_2_steps")
             fills_the_page(page, 1800)
-        with opened(browser, f"{address}/?run=none&tab=Nowhere&analysis=by_magic&min_steps=x&action=fly") as page:
+        with opened(browser, f"{address}/?run=none&tab=Nowhere&analysis=by_magic&min_steps=x&steps=fly") as page:
             page.shows(f"{NAME} 0 seed 0: routing_heatmap")
             for word in ("'none'", "'Nowhere'", "'by_magic'", "'fly'", "min_steps 'x'"):
                 page.see(word)
@@ -212,17 +220,15 @@ def choose_a_view(page: Page) -> str:
     page.picture()
     page.choose("Map", "LPC")
     page.choose("Analysis", "by key phase")
-    page.choose("Steps with", "forward")
+    page.choose_start("Steps", "action: forward")
     least = page.page.locator("marimo-number input")
     least.fill("2")
     least.press("Enter")
     page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward_min_2_steps")
-    page.choose("Run", f"{TASK} GRU trial 6 · update 300 · no checkpoint")
-    page.see("this is the GRU baseline")
-    player = page.page.frame_locator("iframe.player")
-    player.get_by_text("This policy has no routers").wait_for()
-    assert page.tab_names() == ["Episodes"]
-    page.choose("Run", f"{NAME} 9 · 3 checkpoints · no checkpoint")
+    page.choose_run(f"{TASK} GRU trial 6")
+    page.shows(f"{TASK} GRU trial 6: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    assert page.tab_names() == ["Spatial", "Microscope"], "it has no routers"
+    page.choose_run(f"{NAME} 9")
     page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward_min_2_steps")
     page.see("update 300 (3 of 3)")
     slider = page.page.locator("marimo-slider[data-label*='Training']").get_by_role("slider")
@@ -273,14 +279,14 @@ def runs_come_and_go(page: Page, place: Path) -> None:
     first = RunKey(TASK, 0, 0).artefacts(place / "evaluation_cache")
     shutil.copytree(first, RunKey("A", 0).artefacts(place / "evaluation_cache"))  # the first of all
     page.refresh()
-    page.dropdown("Run").locator("option", has_text="A mixture lpc_alpha 0 trial 0").wait_for(state="attached")
+    page.until(lambda: any(name.startswith("A mixture lpc_alpha 0 trial 0") for name in page.run_names()))
     page.shows(f"{NAME} 0 seed 0: routing_heatmap_by_key_phase")
     shutil.rmtree(first)
     page.refresh()
     page.see("there is no routing cache")
     page.see("Shown are fresh episodes")
     page.shows(f"{NAME} 0 seed 0: routing_heatmap_by_key_phase")
-    assert page.chosen("Run").endswith("· no cache")
+    assert page.chosen_run().endswith("· no cache")
 
 
 @pytest.mark.slow
@@ -291,25 +297,26 @@ def test_logit_viz(place, browser):
     ):
         shown = page.picture()
         assert page.page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
-        page.undo(lambda: page.open_tab("By phase"))
+        page.undo(lambda: page.choose("Figure", "action entropy"))
         page.pass_over()
-        shown = page.picture()
         page.save("action_frequency")
-        page.open_tab("By phase")
-        shown = page.picture(other_than=shown)
         page.choose("Analysis", "by key phase")
         shown = page.picture(other_than=shown)
         page.save("action_frequency_by_key_phase")
-        page.open_tab("Action entropy")
+        page.choose("Figure", "action probabilities")
+        shown = page.picture(other_than=shown)
+        page.choose("Analysis", "overall")
+        page.choose("Figure", "action entropy")
+        page.shows(f"{NAME} 0 seed 0: action_entropy_heatmap")
         shown = page.picture(other_than=shown)
         page.save("action_entropy_heatmap")
         page.page.get_by_text("Use cached routing data").click()
         shown = page.picture(other_than=shown)
         page.page.get_by_text("Use cached routing data").click()
-        page.choose("Run", f"{TASK} trial 2 · no checkpoint")
+        page.choose_run(f"{TASK} trial 2")
         page.see("(schema version 1) has no 'action_logits'")
         page.see(f"python batch_eval.py --force --task {TASK} --trial 2")
-        page.choose("Run", f"{TASK} trial 1 · no checkpoint")
+        page.choose_run(f"{TASK} trial 1")
         page.see("it is damaged")
 
 

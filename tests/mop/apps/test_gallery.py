@@ -25,12 +25,11 @@ PAGE = f"{TASK}_trial_0_seed_0.html"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a cache of a good run, its missions in markup, and a broken one, and the site of them."""
+    """A folder with a cache of a good run, a text of it in markup, and a broken one, and the site of them."""
     root = tmp_path_factory.mktemp("gallery")
     shutil.copytree(CACHE, root / "evaluation_cache")
     cache = load_cache(cache_path(CACHE, GOOD))
-    for episode in cache.episodes:
-        episode["mission"] = "<script>alert(1)</script>"
+    cache.header["minigrid_version"] = "<script>alert(1)</script>"
     write_cache(root / "evaluation_cache", GOOD, cache)
     broken = cache_path(root / "evaluation_cache", BROKEN)
     broken.parent.mkdir(parents=True)
@@ -47,7 +46,7 @@ def place(tmp_path_factory) -> Path:
 def test_pages_hold_everything_and_lead_to_each_other(place):
     assert {path.name for path in place.iterdir()} == {"index.html", PAGE}
     index, page = ((place / name).read_text() for name in ("index.html", PAGE))
-    assert re.findall(r'<li><a href="([^"]+)"', index) == [PAGE] and 'href="index.html"' in page
+    assert re.findall(r'<li [^>]*><a href="([^"]+)"', index) == [PAGE] and 'href="index.html"' in page
     assert (
         "UnlockPickup" in index and "success 100.0%" in index and str(cache_path("evaluation_cache", BROKEN)) in index
     )
@@ -55,15 +54,15 @@ def test_pages_hold_everything_and_lead_to_each_other(place):
         addresses = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', text)
         assert set(addresses) <= {"index.html", PAGE}
     titles = re.findall(r"<h2 id=\"(\w+)\">(.+)</h2>", page)
-    assert len(titles) >= 12 and ("routing_heatmap_by_key_phase", "Dominant expert by key phase") in titles
+    assert len(titles) == 5 and ("routing_heatmap_by_key_phase", "Dominant expert by key phase") in titles
     commands = re.findall(r"^Command: (.*)</pre>", page, re.M)
     assert f"python routing_viz.py --task {TASK} --trial 0 --seed 0 --only pathways --format png" in commands
-    assert page.count("<iframe") == 2  # the first success and the longest one; none of these episodes failed
+    assert page.count("<iframe") == 0, "the checkpoint is not here"
 
 
 def test_texts_of_a_cache_are_no_markup(place):
     page = (place / PAGE).read_text()
-    assert "<script>alert" not in page and "alert(1)" in page
+    assert "<script>alert" not in page and "alert(1)" in page, "in a caption"
 
 
 def test_every_run_has_a_page_of_its_own_and_a_link_that_leads_there_and_nowhere_else(tmp_path, monkeypatch):
@@ -76,7 +75,7 @@ def test_every_run_has_a_page_of_its_own_and_a_link_that_leads_there_and_nowhere
         write_cache(tmp_path / "cache", key, cache)
     monkeypatch.setattr(gallery, "_page_of_run", lambda run, data, pages, *_: f"page of {run.key.trained_on}")
     list(gallery.write_gallery([Run(key, str(tmp_path / "cache")) for key in keys], load_table(CACHE, [])[0], tmp_path))
-    hrefs = re.findall(r'<li><a href="([^"]+)"', (tmp_path / "index.html").read_text())
+    hrefs = re.findall(r'<li [^>]*><a href="([^"]+)"', (tmp_path / "index.html").read_text())
     assert len({href.lower() for href in hrefs}) == len(names) and not any(urlsplit(href).scheme for href in hrefs)
     pages = [(tmp_path / unquote(href)).read_text() for href in hrefs]
     assert pages == [f"page of {name}" for name in names]
@@ -101,12 +100,6 @@ def test_pages_work_from_the_disk(place, browser):
     assert page.locator("#shown").inner_text() == "1 of 1"
     page.locator(".cards a").click()
     page.wait_for_url(f"**/{PAGE}")
-    player = page.frame_locator("iframe").first
-    player.locator("body").click()
-    before = player.locator("body").inner_text()
-    page.keyboard.press("End")
-    page.wait_for_timeout(300)
-    assert player.locator("body").inner_text() != before
     spot = page.locator(".figure i").first
     spot.hover()
     assert "skip" in spot.get_attribute("data-text")
@@ -126,4 +119,7 @@ def test_a_policy_whose_checkpoint_is_here_runs_in_a_page_of_its_own(tiny_run, t
     page.locator("#world0").wait_for()
     page.keyboard.press("ArrowLeft")
     page.locator("#world1").wait_for()
+    page.go_back()
+    page.locator(".cards a").first.click()
+    page.frame_locator("iframe").locator("#world0").wait_for()
     page.close()

@@ -18,14 +18,10 @@ from scripts import REPOSITORY
 import batch_eval
 from mop.analysis.actions import hold_action
 from mop.apps.elements import drawn
-from mop.apps.episode_records import episode_frame, episode_labels, example_images
+from mop.apps.episode_records import episode_frame, example_images
 from mop.apps.flags import RunSettings
-from mop.apps.run_figures import (
-    action_figures,
-    analyses,
-    has_routing,
-    routing_figures,
-)
+from mop.apps.microscope_tab import list_episodes
+from mop.apps.run_figures import action_figures, analyses, has_routing, part_of, routing_figures, selections
 from mop.apps.runs import (
     Run,
     choose_run,
@@ -150,7 +146,7 @@ def test_flags(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
         args = cli.parse(RunSettings, "about")
         assert (args.trial, args.fresh, args.num_episodes, args.cache_dir) == (3, True, 100, "evaluation_cache")
-    for words in (["--format", "gif2"], ["--width", "0.1"], ["--action", "fly"], ["--min_steps", "0"]):
+    for words in (["--format", "gif2"], ["--width", "0.1"], ["--scale", "log"], ["--min_steps", "0"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
         assert words[0] in refusal(cli.parse, RunSettings, "about")
 
@@ -174,7 +170,7 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
     assert [name for name, *_ in describe_metrics(old)] == ["success", "path ratio", "mean LPC", "episodes", "steps"]
     assert example_images(old, "overall") == {}
     assert set(analyses(old).values()) >= {"overall", "by_door_location"}
-    assert next(iter(episode_labels(old))) == "0 · 20 steps"
+    assert list_episodes(old)[0] == {"world": 0, "mission": "", "steps": 20, "outcome": "", "path ratio": None}
     for draw in action_figures(old):
         assert f"`{run.remake}`" in refusal(draw)
 
@@ -240,8 +236,9 @@ def test_frames_follow_the_episode(data):
     assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
     held = hold_action(data, "forward")  # the actions in between still happened
     np.testing.assert_array_equal(episode_frame(held, 3, len(actions) - 1), frame)
-    labels = episode_labels(data)
-    assert list(labels.values()) == list(range(12)) and next(iter(labels)).startswith("0 · pick up the")
+    rows = list_episodes(data)
+    assert [row["world"] for row in rows] == list(range(12)) and rows[0]["mission"].startswith("pick up the")
+    assert {row["outcome"] for row in rows} == {"solved"} and rows[3]["steps"] == len(actions)
 
 
 def test_a_world_that_is_another_one_here_is_not_shown(data):
@@ -283,7 +280,9 @@ def test_which_figures_a_script_saves(data):
     figures = routing_figures(data)
     saved = chosen(figures, None)
     assert "lpc_heatmap_by_key_phase" in saved and [name for name in saved if "episode" in name] == ["episode_0"]
-    assert chosen(figures, ["episode_11", "pathways"]) == ["episode_11", "pathways"]
+    assert "weight_heatmap_expert_2" in saved and "weight_heatmap_expert_2_by_key_phase" not in saved
+    named = ["episode_11", "weight_heatmap_expert_2_by_key_phase", "pathways"]
+    assert chosen(figures, named) == named
     assert "episode_12" in refusal(chosen, figures, ["episode_12"])
 
 
@@ -291,4 +290,35 @@ def test_a_policy_without_routers_has_no_figures_of_routing(data):
     ones = [np.ones((len(data.steps), 1), np.float32)]
     baseline = replace(data, steps=replace(data.steps, layer_routing=ones))
     assert has_routing(data) and not has_routing(baseline)
-    assert [figure.name for figure in routing_figures(baseline)] == [f"episode_{number}" for number in range(12)]
+    names = [figure.name for figure in routing_figures(baseline)]
+    assert {"lpc_heatmap", "visits_heatmap", "action_entropy_heatmap", "episode_11"} <= set(names)
+    assert not any("routing" in name or "weight" in name for name in names) and "pathways" not in names
+
+
+def test_a_part_of_the_steps_is_chosen_by_its_name(data):
+    counts = selections(data)
+    of_actions = sum(count for word, count in counts.items() if word.startswith("action: "))
+    assert counts["all steps"] == of_actions == len(data.steps)
+    held = part_of(data, "action: forward")
+    np.testing.assert_array_equal(held.steps.action, hold_action(data, "forward").steps.action)
+    assert len(part_of(data, "key phase: carrying the key").steps) == counts["key phase: carrying the key"] > 0
+    assert part_of(data, "all steps") is part_of(data, None) is data
+    for word in ("action: fly", "carrying", "mission: x"):
+        assert "'action: forward'" in refusal(part_of, data, word)
+
+
+def test_the_first_run_is_one_worth_seeing(tmp_path):
+    """The longest episodes of the mixtures that solve 90 %."""
+    cases = {"A": (0.99, 5.0, "mop"), "B": (0.95, 50.0, "mop"), "C": (0.5, 90.0, "mop"), "D": (1.0, 99.0, "gru")}
+    for task, (success, steps, policy) in cases.items():
+        key = RunKey(task, 0)
+        cache_path(tmp_path, key).parent.mkdir(parents=True)
+        cache_path(tmp_path, key).write_text("{}")
+        row = {"checkpoint_path": "", "task_id": task, "trial": 0}
+        write_result(tmp_path, key, row | {"success_rate": success, "mean_steps": steps, "policy": policy})
+    found = find_runs([], str(tmp_path))
+    nothing = Namespace(task=None, trial=None, seed=None, update=None)
+    assert choose_run(found, nothing).key.task_id == "B"
+    assert choose_run(found, Namespace(**vars(nothing) | {"trial": 0})).key.task_id == "A", (
+        "the first that is asked for"
+    )

@@ -108,13 +108,14 @@ def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
     run = Run(key, "elsewhere", key.checkpoint("some where"))
     data = load_routing(Run(KEY, str(CACHE)))
     monkeypatch.setattr("mop.apps.run_figures.file_digest", lambda path: "0" * 16)
-    shown = Shown(run, 7, "turn left", 4)
+    shown = Shown(run, 7, "action: turn left", 4, "absolute")
     caption = page_of("logit_viz.py", shown, data, action_figures, "my plots").caption("action_frequency", export)
     _, app, *flags = shlex.split(caption.rsplit("Command: ", 1)[1])
     args = parse(RunSettings, "", flags)
     assert app == "logit_viz.py" and args.checkpoint_dir == ("some where",) and args.cache_dir == "elsewhere"
     assert (args.task, args.trial, args.seed, args.update) == (TASK, 2, None, 50)
-    assert (args.fresh, args.num_episodes, args.action, args.min_steps) == (True, 7, "turn left", 4)
+    assert (args.fresh, args.num_episodes, args.min_steps) == (True, 7, 4)
+    assert (args.steps, args.scale) == ("action: turn left", "absolute")
     assert (args.only, args.format, args.width, args.plots_dir) == (("action_frequency",), "pdf", 3.35, "my plots")
-    assert shown.part == "_turn_left_min_4_steps" and Shown(run).part == ""
+    assert shown.part == "_turn_left_min_4_steps_absolute" and Shown(run).part == ""
     assert "evaluated for this figure, not kept," in caption and f"its SHA-256 begins with {'0' * 16}" in caption

@@ -170,7 +170,8 @@ def test_the_figure_shows_use_beside_need():
     np.testing.assert_allclose(use, [[0.8, 0.9, 0.5], [0.2, 0.1, 0.5], [0.2, 0.2, 0.2], [0.8, 0.8, 0.8]])
     figure = plot_use_and_need(hand_made_rows(), "a run")
     texts = [[text.get_text() for text in ax.texts] for ax in figure.axes]
-    assert texts[0] == ["-", "-", "-", "-80.0", "+0.0", "-80.0", "-", "-", "-", "+2.0", "-", "-"]
+    assert texts[0] == ["", "", "", "-80.0", "+0.0", "-80.0", "", "", "", "+2.0", "", ""]
+    assert len([patch for patch in figure.axes[0].patches if patch.get_hatch()]) == 8, "not measured is no zero"
     assert texts[1][:3] == ["0.80", "0.90", "0.50"] and len(texts[1]) == 12
     assert len(values_of(figure)) == 24 and figure.get_suptitle() == "a run"
     zeroed = use_and_need(hand_made_rows(), "zeroed")[0]  # in all steps the variants are the same

@@ -16,8 +16,8 @@ import eval_mop
 import intervene
 from mop.apps import samples
 from mop.apps.comparison_page import as_shown, load_table, result_notes, short_name
-from mop.apps.intervention_page import command_of
 from mop.apps.runs import choose_run, find_cached_runs, find_runs, load_routing
+from mop.apps.use_and_need import command_of
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, find_checkpoints
 from mop.artifacts.results import ADDED_COLUMNS, load_result, merge_results
 from mop.artifacts.routing_cache import load_cache
@@ -236,7 +236,7 @@ def test_runs_are_listed_by_policy_and_task(evaluated, monkeypatch):
     assert set(find_cached_runs(["checkpoints"], "evaluation_cache")) == {run.name for run in runs[:5]}
     data = load_routing(runs[2])
     assert (data.header["task_id"], data.header["trained_on"], data.header["is_final"]) == (UNLOCK, "two", True)
-    assert f"checkpoint_final.pt --task {UNLOCK} --num_episodes 3" in command_of(runs[2], data, None)
+    assert f"checkpoint_final.pt --task {UNLOCK} --num_episodes 3" in command_of(runs[2], data)
     assert short_name(data) == "two mixture lpc_alpha 0 trial 0 seed 3"
 
 

@@ -13,15 +13,15 @@ from mop.plotting.heatmaps import LPC_CMAP
 from mop.plotting.hover import values_of
 from mop.plotting.maps import (
     lpc_scale,
-    plot_action_entropy,
-    plot_grouped_lpc,
     plot_grouped_routing,
     plot_lpc_by_phase,
-    plot_overall_lpc,
+    plot_map,
     plot_overall_routing,
     plot_routing_side_by_side,
 )
+from mop.plotting.measures import MEASURES, experts_of
 from mop.plotting.style import UNVISITED_COLOR, expert_cmap, size_hue
+from mop.statistics.information import entropy_nats
 
 SIZES = [[0, 16, 32], [0, 8]]
 
@@ -58,9 +58,9 @@ def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
 def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):
     env_image = np.random.default_rng(0).integers(0, 256, (6 * 32, 11 * 32, 3), dtype=np.uint8)
     mission = "open the purple door on your left, then pick up the red ball and put it next to the grey box"
-    data = make_data(steps, [WORLD], SIZES)
-    for plot in (plot_overall_routing, plot_overall_lpc):
-        image_ax, map_ax = plot(data, env_image, mission).axes[:2]
+    data = make_data(steps, [WORLD | {"mission": mission}], SIZES)
+    for measure in ("dominant expert", "LPC"):
+        image_ax, map_ax = plot_map(data, measure, env_images={"all steps": env_image}).axes[:2]
         np.testing.assert_array_equal(image_ax.images[0].get_array(), env_image)
         assert image_ax.get_title().replace("\n", " ") == mission and "\n" in image_ax.get_title()
         assert image_ax.get_xlim() == map_ax.get_xlim() and image_ax.get_ylim() == map_ax.get_ylim()
@@ -75,7 +75,7 @@ def test_a_filter_leaves_out_steps_of_the_map_and_of_the_title(steps):
 
 
 def test_lpc_in_total_and_of_each_layer(steps):
-    figure = plot_overall_lpc(make_data(steps, [WORLD], SIZES))
+    figure = plot_map(make_data(steps, [WORLD], SIZES), "LPC")
     total, first, second, total_bar, layer_bar, _ = figure.axes
     assert [ax.get_title() for ax in (total, first, second)] == ["all layers", "layer 0", "layer 1"]
     # layer 0, mean weights (4, 1): 0.2 x 256 + 0.1 x 1024 = 153.6, (2, 3): 0.1 x 256 + 0.8 x 1024 = 844.8;
@@ -85,24 +85,54 @@ def test_lpc_in_total_and_of_each_layer(steps):
     np.testing.assert_allclose(
         cell_color(first, 4, 1), faded(colormaps[LPC_CMAP]((153.6 - 32) / (844.8 - 32)), 2), atol=0.01
     )
-    assert hover_text(first, 2, 3) == "x 2, y 3: mean LPC of the layer 845, 1 step"
-    assert hover_text(second, 4, 1) == "x 4, y 1: mean LPC of the layer 32, 2 steps"
-    assert "expert_hidden_sizes" in refusal(plot_overall_lpc, make_data(steps))
+    assert hover_text(first, 2, 3) == "x 2, y 3: mean LPC of a layer 845, 1 step"
+    assert hover_text(second, 4, 1) == "x 4, y 1: mean LPC of a layer 32, 2 steps"
+    assert "expert_hidden_sizes" in refusal(plot_map, make_data(steps), "LPC")
     steps.lpc = None
-    assert "lpc" in refusal(plot_overall_lpc, make_data(steps, sizes=SIZES))
+    assert "lpc" in refusal(plot_map, make_data(steps, sizes=SIZES), "LPC")
 
 
 def test_entropy_of_the_action_in_each_cell():
     even, certain = np.zeros(7), np.eye(7)[0] * 1000
     steps = make_steps([[1, 1], [1, 1], [2, 1]], action_logits=[even, certain, certain])
     data = make_data(steps, [{"grid_size": [4, 3]}])
-    map_ax, bar, _ = plot_action_entropy(data).axes
-    assert hover_text(map_ax, 1, 1) == "x 1, y 1: mean entropy 0.97 nats, 2 steps"  # ln 7 / 2
-    assert hover_text(map_ax, 2, 1) == "x 2, y 1: mean entropy 0.00 nats, 1 step"
-    np.testing.assert_allclose(bar.get_xlim(), (0, np.log(7)))  # absolute
-    assert bar.lines[-1].get_xdata()[0] == pytest.approx(np.log(7) / 2, abs=1e-6)
+    for is_absolute, end in ((True, np.log(7)), (False, np.log(7) / 2)):
+        map_ax, bar, _ = plot_map(data, "action entropy", is_absolute=is_absolute).axes
+        assert hover_text(map_ax, 1, 1).startswith("x 1, y 1: entropy of the action")
+        assert [row["entropy_nats"] for row in values_of(map_ax.figure)] == pytest.approx([np.log(7) / 2, 0])
+        np.testing.assert_allclose(bar.get_xlim(), (0, end))
+    assert [ax.get_title() for ax in plot_map(data, "action probabilities").axes[:2]] == ["turn left", "turn right"]
     steps.action_logits = None
-    assert "--force" in refusal(plot_action_entropy, data)
+    assert "--force" in refusal(plot_map, data, "action entropy")
+
+
+def test_weight_of_an_expert_and_how_it_differs_from_its_mean(steps):
+    data = make_data(steps, [WORLD], SIZES)
+    assert experts_of(data) == ["skip", "GRU 16 / GRU 8", "GRU 32"]
+    weights, is_there = steps.layer_routing[0][:, 2], steps.position[:, 0] == 4
+    for measure, middle in (("weight of an expert", 0.0), ("difference from the mean", weights.mean())):
+        figure = plot_map(data, measure, expert=2)
+        first, bar = figure.axes[:2]
+        assert first.get_title() == "layer 0: GRU 32", "the other layer has no third expert"
+        by_cell = {(row["x"], row["y"]): row[MEASURES[measure].column] for row in values_of(figure)}
+        means = {(4, 1): weights[is_there].mean() - middle, (2, 3): weights[~is_there].mean() - middle}
+        assert by_cell == pytest.approx(means, abs=1e-6)
+        low, high = bar.get_xlim()
+        assert middle == 0 or low == pytest.approx(-high), "white is the mean"
+        absolute = plot_map(data, measure, expert=2, is_absolute=True).axes[1]
+        assert absolute.get_xlim() == ((0, 1) if middle == 0 else (-1, 1))
+    assert "expert" in refusal(plot_map, data, "weight of an expert", expert=3)
+
+
+def test_router_entropy_and_visits(steps):
+    data = make_data(steps, [WORLD], SIZES)
+    figure = plot_map(data, "router entropy", is_absolute=True)
+    assert figure.axes[2].get_xlim() == pytest.approx((0, np.log(3)))
+    of_cell = {(row["layer"], row["x"]): row["entropy_nats"] for row in values_of(figure)}
+    (alone,) = np.flatnonzero(steps.position[:, 0] == 2)
+    assert of_cell[0, 2] == pytest.approx(entropy_nats(steps.layer_routing[0][alone]), abs=1e-6)
+    visits = plot_map(data, "visits")
+    assert sorted(row["visits"] for row in values_of(visits)) == [1, 2]
 
 
 def titles(figure):
@@ -110,10 +140,6 @@ def titles(figure):
 
 
 def test_a_map_of_one_colour_says_why():
-    even, certain = np.zeros(7), np.eye(7)[0] * 1000
-    for logits, is_said in (([certain] * 3, True), ([even, certain, certain], False)):
-        data = make_data(make_steps([[1, 1], [1, 1], [2, 1]], action_logits=logits), [{"grid_size": [4, 3]}])
-        assert ("nearly certain in every cell" in titles(plot_action_entropy(data))) == is_said
     data = random_data()
     assert "leads" not in titles(plot_overall_routing(data))
     data.steps.layer_routing[1][:] = np.eye(data.steps.layer_routing[1].shape[1])[1]
@@ -176,9 +202,9 @@ def test_cells_with_few_steps_can_be_left_out_of_every_figure():
     figures = {
         "routing": lambda n: plot_overall_routing(data, min_steps=n),
         "grouped routing": lambda n: plot_grouped_routing(data, "by_carrying", min_steps=n),
-        "lpc": lambda n: plot_overall_lpc(data, min_steps=n),
-        "grouped lpc": lambda n: plot_grouped_lpc(data, "by_carrying", min_steps=n),
-        "entropy": lambda n: plot_action_entropy(data, min_steps=n),
+        "lpc": lambda n: plot_map(data, "LPC", min_steps=n),
+        "grouped lpc": lambda n: plot_map(data, "LPC", "by_carrying", min_steps=n),
+        "entropy": lambda n: plot_map(data, "action entropy", min_steps=n),
         "side by side": lambda n: plot_routing_side_by_side({"a": data}, min_steps=n),
         "phases": lambda n: plot_lpc_by_phase(data.steps, data.episodes, min_steps=n),
     }
@@ -222,7 +248,7 @@ def test_figures_that_are_compared_share_a_scale():
     for data in (low, high):
         for figure, bar in (
             (plot_overall_routing(data, scale=scale), -2),
-            (plot_overall_lpc(data, scale=scale), -3),
+            (plot_map(data, "LPC", scale=scale), -3),
             (plot_lpc_by_phase(data.steps, data.episodes, scale=scale), -2),
             (plot_routing_side_by_side({"a": data}, scale=scale), -2),
         ):

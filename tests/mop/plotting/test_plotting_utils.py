@@ -23,15 +23,13 @@ from plotting_utils import (
     get_available_analyses,
     group_routing_data,
     load_cache,
-    plot_action_entropy,
     plot_action_frequency,
     plot_by_task,
     plot_difference,
     plot_episode_routing,
-    plot_grouped_lpc,
     plot_grouped_routing,
     plot_lpc_by_phase,
-    plot_overall_lpc,
+    plot_map,
     plot_overall_routing,
     plot_pathways,
     plot_routing_distributions,
@@ -57,12 +55,12 @@ RESULTS = pd.DataFrame(
 FIGURES = {  # every figure of routing data
     "overall_routing": lambda d: plot_overall_routing(d, IMAGE, MISSION, title_suffix="words that go on " * 5),
     "overall_routing_plain": plot_overall_routing,
-    "overall_lpc": lambda d: plot_overall_lpc(d, IMAGE, MISSION),
+    "overall_lpc": lambda d: plot_map(d, "LPC", env_images={"all steps": IMAGE}),
     "grouped_routing": lambda d: plot_grouped_routing(d, "by_key_phase", {"carrying the key": IMAGE}),
     "grouped_routing_of_long_labels": lambda d: plot_grouped_routing(d, "by_agent_and_target_quadrant"),
-    "grouped_lpc": lambda d: plot_grouped_lpc(d, "by_starting_room"),
+    "grouped_lpc": lambda d: plot_map(d, "LPC", "by_starting_room"),
     "lpc_by_phase": lambda d: plot_lpc_by_phase(d.steps, d.episodes, d.episodes[0]["grid_size"], "a title"),
-    "action_entropy": lambda d: plot_action_entropy(d, IMAGE, MISSION),
+    "action_entropy": lambda d: plot_map(d, "action entropy", env_images={"all steps": IMAGE}),
     "episode_routing": lambda d: plot_episode_routing(d, 3),
     "routing_side_by_side": lambda d: plot_routing_side_by_side(
         {"BabyAI-A-v0\ntrial 0": d, "B\ntrial 1": random_data()}
@@ -133,9 +131,12 @@ def test_functions_take_the_json_as_they_take_the_cache(form):
         np.testing.assert_array_equal(one.cells, other.cells)
         np.testing.assert_allclose(one.routing, other.routing)
         np.testing.assert_allclose(one.lpc, other.lpc)
-        for plot in (plot_overall_routing, plot_overall_lpc):
-            if plot is plot_overall_routing or form == "the content":  # which tells the sizes of the experts
-                assert num_steps(plot(given, None, "", keep)) == num_steps(plot(cache, None, "", mask))
+        assert num_steps(plot_overall_routing(given, None, "", keep)) == num_steps(
+            plot_overall_routing(cache, None, "", mask)
+        )
+        if form == "the content":  # which tells the sizes of the experts
+            shown = plot_map(given, "LPC", filter_fn=keep), plot_map(cache, "LPC", filter_fn=mask)
+            assert num_steps(shown[0]) == num_steps(shown[1])
     assert json.dumps(given) == before
 
 

@@ -1,0 +1,110 @@
+"""Use against need: the interventions of a run that were measured, as a matrix and a table."""
+
+import shlex
+from collections.abc import Mapping
+from functools import partial
+
+import marimo as mo
+
+from mop.analysis.groups import group_routing_data
+from mop.analysis.routing import mean_by
+from mop.analysis.routing_data import checked_weights, whole_of
+from mop.apps.elements import problem
+from mop.apps.runs import Run
+from mop.apps.template import Page, PageFigure
+from mop.artifacts.intervention_rows import SAME, comparable, in_words, load_rows
+from mop.artifacts.routing_cache import RoutingData
+from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, interventions_path
+from mop.common.cli import as_flags
+from mop.common.errors import InputError
+from mop.common.files import file_digest
+from mop.common.intervention_grammar import GATE_ONLY, NONE
+from mop.plotting.bars import lesioned_variants, matrix_name, matrix_title, plot_use_and_need
+from mop.plotting.style import counted
+
+TAB = "Use and need"
+ABOUT = "What is lost without each expert, in each phase of the task, beside how much it is used there."
+
+
+def rows_of(run: Run, data: RoutingData) -> list[Mapping]:
+    """The rows of a run that belong together, the intact one first: measured, or that of its own evaluation."""
+    path, command = interventions_path(run.cache_dir, run.key), command_of(run, data)
+    rows = load_rows(path)
+    if not rows:
+        raise InputError(f"`{path}`: there are no interventions of this run yet; `{command}` makes them")
+    intact = next((row for row in rows if row["intervention"] == NONE), None) or _intact_row(run, data, rows[-1])
+    others = [row for row in comparable(rows, intact) if row["intervention"] != NONE]
+    if not others:
+        raise InputError(
+            f"`{path}`: its {counted(len(rows), 'row')} are of another checkpoint, other worlds or other phases than "
+            f"`{run.cache_path}`; `{command}` makes those of the same"
+        )
+    return [intact, *others]
+
+
+def _intact_row(run: Run, data: RoutingData, like: Mapping) -> Mapping:
+    """What a matrix needs of the row `none`, from the evaluation of the same worlds; like: a row with its phases."""
+    data = whole_of(data)
+    groups = group_routing_data(data, like["phases_by"])
+    use = [mean_by(groups.index, weights, groups.counts) for weights in checked_weights(data.steps)]
+    phases = [
+        {"phase": label, "steps": int(groups.counts[k]), "use": [of_layer[k].tolist() for of_layer in use]}
+        for k, label in enumerate(groups.labels)
+    ]
+    about = {name: like.get(name) for name in SAME} | run.result
+    return about | {"intervention": NONE, "variant": GATE_ONLY, "phases_by": like["phases_by"], "phases": phases}
+
+
+def command_of(run: Run, data: RoutingData) -> str:
+    """The command that measures the standard battery in the worlds of an evaluation."""
+    key, header = run.key, data.header
+    flags = {"checkpoint": _checkpoint_name(run, data), "task": None if key.trained_on is None else key.task_id}
+    flags |= {"num_episodes": header.get("num_episodes", len(data.episodes))}
+    flags |= {"eval_seed": header.get("eval_seed") or None}
+    flags |= {"cache_dir": None if run.cache_dir == CACHE_DIR else run.cache_dir}
+    return shlex.join(["python", "intervene.py", *as_flags(flags)])
+
+
+def _checkpoint_name(run: Run, data: RoutingData) -> str:
+    """Where the checkpoint is, or was when it was evaluated, or would be."""
+    if run.checkpoint is not None:
+        return run.checkpoint.as_posix()
+    return data.header.get("checkpoint_path") or run.key.checkpoint("checkpoints").as_posix()
+
+
+def other_checkpoint(run: Run, rows: list[Mapping], data: RoutingData) -> str | None:
+    """What to say of rows that were made of another file than the checkpoint here; None if they were not."""
+    if run.checkpoint is None or rows[-1]["checkpoint_sha256"] == file_digest(run.checkpoint):
+        return None
+    path, remake = interventions_path(run.cache_dir, run.key), command_of(run, data)
+    return f"`{path}` was made from another checkpoint than `{run.checkpoint}`; `{remake}` makes a new one"
+
+
+def matrix_page(run: Run, rows: list[Mapping], data: RoutingData, plots_dir: str = PLOTS_DIR) -> Page:
+    """The page of the matrices, one for each memory variant in which experts were left out."""
+    row, figures = rows[-1], []
+    for variant in lesioned_variants(rows) or [GATE_ONLY]:
+        about = f"Change of success without each expert in each phase, beside its mean weight there; memory: {variant}"
+        title = matrix_title(run.name, row["num_episodes"], variant)
+        draw = partial(plot_use_and_need, rows, title, variant)
+        figures.append(PageFigure(matrix_name(variant), about, draw, command=command_of(run, data)))
+    lines = [
+        f"Run: {run.name}, checkpoint {row['checkpoint_path']}, its SHA-256 begins with {row['checkpoint_sha256']}.",
+        f"Data: {counted(row['num_episodes'], 'world')}, eval_seed {row['eval_seed']}, "
+        f"Minigrid {row['minigrid_version']}, phases {row['phases_by']}.",
+    ]
+    return Page("routing_viz.py", (), run.key.artefacts(plots_dir), figures, lambda name: lines)
+
+
+def table_shown(run: Run, rows: list[Mapping], data: RoutingData) -> mo.Html:
+    """The table of all rows but the intact one, below a note if they are of another checkpoint."""
+    table = mo.ui.table(
+        [in_words(row) for row in rows if "success_rate" in row],
+        selection=None,
+        page_size=10,
+        show_column_summaries=False,
+        show_data_types=False,
+        label="**Interventions in all worlds**: differences paired by world, with 95 % intervals",
+    )
+    note = other_checkpoint(run, rows, data)
+    return mo.vstack([*([problem(note, "warn")] if note else []), table])
