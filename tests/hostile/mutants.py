@@ -5,8 +5,8 @@
 
 Bits are flipped, stretches lost, doubled or zeroed; items of what the file holds changed, lost or exchanged; or another
 thing is in its place: a foreign file, a folder, a pipe, a bomb that unpacks to gigabytes, lists in lists without end.
-Where a file has sums, damaged bytes are noticed or change nothing. A case may take a minute and a gigabyte. Exit code 1
-where one failed.
+Where a file has sums, damaged bytes are noticed or change nothing. A case may take a minute of the processor and a
+gigabyte. Exit code 1 where one failed.
 """
 
 import os
