@@ -26,6 +26,7 @@ from mop.common.errors import InputError, run_script
 
 FULL_COUNT = 45
 AMPLE = 2**28  # bytes
+GROWS = "teacher.json"  # the paths of the bot that were found, to which commands add
 
 
 @contextmanager
@@ -87,8 +88,8 @@ def try_it(name: str, root: Path, before: dict[str, Any], room: int) -> str:
     about = f"with {room:,} bytes: exit code {done.code}\n{done.out[-800:]}\n{done.err[-1500:]}"
     assert done.code in (0, 1, 2) and "Traceback" not in done.out + done.err, about
     after = outcome(root)
-    changed = [path for path, content in before.items() if after.get(path) != content]
-    assert not changed, f"{about}\nlost or changed: {changed}"
+    changed = [path for path, content in before.items() if after.get(path) != content and Path(path).name != GROWS]
+    assert not changed and after.keys() >= before.keys(), f"{about}\nlost or changed: {changed}"
     if done.code == 0:
         return "had room"
     lines = [line for line in (done.out + done.err).splitlines() if "No space left" in line]
