@@ -1,5 +1,10 @@
 """What a visitor has chosen: words of the address, kept through runs that do not have them."""
 
+import subprocess
+import sys
+
+import pytest
+
 from mop.apps.elements import View
 
 ANALYSES = ("overall", "by_carrying")
@@ -53,3 +58,27 @@ def test_any_address_is_read():
         count += 1
     assert count == 9
     assert View({"min_steps": ["x", "7"]}).pick_number("min_steps", 1, 1000, 1) == 7, "the last of several"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc of Linux")
+def test_the_memory_of_visitors_who_have_left_is_given_back():
+    """A thread takes 200 MB in small pieces, and ends; one piece at the end is still in use."""
+    script = """
+import re, threading
+from pathlib import Path
+from mop.apps.elements import give_memory_back
+kept = []
+def visit():
+    pieces = [bytearray(100_000) for _ in range(2000)]
+    kept.append(pieces.pop())
+def resident_mb():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+thread = threading.Thread(target=visit)
+thread.start()
+thread.join()
+before = resident_mb()
+give_memory_back()
+print(before - resident_mb())
+"""
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert int(told) > 150
