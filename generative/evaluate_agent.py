@@ -18,6 +18,7 @@ from generative.domains.coinrun.games import check_playable
 from mop.common.cli import parse, required, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable, write_csv
+from mop.common.tables import interval_text
 from mop.training.devices import choose_device
 
 
@@ -40,7 +41,7 @@ def as_text(summary: pd.DataFrame) -> str:
 
     def with_interval(name: str, rate: str, form: str) -> list[str]:
         columns = (summary[rate], summary[f"{name}_low"], summary[f"{name}_high"])
-        return [f"{mean:{form}} ({low:{form}} to {high:{form}})" for mean, low, high in zip(*columns, strict=True)]
+        return [interval_text(*row, form) for row in zip(*columns, strict=True)]
 
     table = summary[["levels", "actor", "num_levels"]].assign(
         mean_return=with_interval("return", "return", ".2f"),

@@ -35,7 +35,6 @@ class Settings(TrialSettings):
     min_fidelity: float = setting(0.0, "refuse what is below, as analyses do", low=0, high=1)
     horizon: int = setting(8, "steps ahead up to which that is asked", low=1)
     out: Path | None = setting(None, "folder of what is written (default: the simulator's; plots/fidelity_exact/X)")
-    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
 
 
 def main() -> int:
@@ -46,7 +45,7 @@ def main() -> int:
     actors = some_of(settings.actors, domain.fidelity.actors, "--actors")
     of_exact = Path("plots/fidelity_exact", recording.folder.resolve().name)
     folder = settings.out or (of_exact if settings.simulator == EXACT else Path(settings.simulator))
-    policy, agent = load_recorded_policy(recording, settings.agent_file, settings.lang_encoder)
+    policy, agent = load_recorded_policy(recording, settings.agent_file)
     learned = load_simulator_of(recording, settings.simulator)
     check_writable(folder, "--out")
     torch.set_num_threads(1)

@@ -74,7 +74,7 @@ def recorded_films(domain: Domain, recording: Recording, settings: Settings) -> 
         )
     encoding, folder = recording.config["encoding"], recording.folder.name
     if settings.simulator is not None:
-        policy, _ = load_recorded_policy(recording, settings.checkpoint, settings.lang_encoder)
+        policy, _ = load_recorded_policy(recording, settings.checkpoint)
         scenes = open_scenes(settings.simulator, recording)
     for k in range(first, first + settings.num_eps):
         episode, title, name = recording.episode(k), f"episode {k} of {folder}", f"{folder}_episode_{k}"

@@ -59,7 +59,6 @@ class Settings(AnalysisSettings):
     policy: str = setting("argmax", "who acted", choices=BEHAVIOURS)
     directions: str | None = setting(None, "file of directions, for direction:K")
     num_causes: int = setting(10, "of each step that are printed", low=1)
-    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
 
     def episodes(self, recording: Recording) -> list[int]:
         """The episodes that are asked for."""
@@ -79,7 +78,7 @@ def main() -> int:
     recording = open_recording(settings.data_dir)
     domain = domain_of_recording(recording)
     digest = recording.config["checkpoint"]["sha256"]
-    policy, _ = load_recorded_policy(recording, settings.checkpoint, settings.lang_encoder)
+    policy, _ = load_recorded_policy(recording, settings.checkpoint)
     directions = open_directions(settings.directions, digest, recording.folder)
     fidelity = check_fidelity(settings.simulator, max(1, settings.horizon), settings.min_fidelity, digest)
     scenes = open_scenes(settings.simulator, recording)

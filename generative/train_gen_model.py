@@ -39,7 +39,6 @@ class Settings(SimulatorSettings):
     log_interval: int = setting(50, "updates between rows of the log", low=1)
     tgm_exp_name: str | None = setting(None, "name of the simulator (default: the recording's)", parse=folder_name)
     output_dir: Path = setting(Path("simulators"), "where simulators are")
-    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
     device: str = setting("cpu", "cpu, gpu, auto; of BabyAI cpu")
     resume: bool = setting(False, "go on with the run of this name")
 
@@ -58,7 +57,7 @@ def main() -> int:
     task_id = recording.config["encoding"]["task_id"]
     if settings.env_name not in (None, task_id):
         raise InputError(f"--env_name: {settings.data_dir} is a recording of {task_id}, not of {settings.env_name}")
-    policy, agent = load_recorded_policy(recording, settings.agent_file, settings.lang_encoder)
+    policy, agent = load_recorded_policy(recording, settings.agent_file)
     config = make_config(domain, resolve_settings(domain, preset, given), preset, recording, agent)
     device = choose_device("cuda" if settings.device == "gpu" else settings.device)
     warn_without_gpu(preset, device.type)

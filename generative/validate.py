@@ -44,7 +44,7 @@ def main() -> int:
     domain = domain_of_recording(recording)
     if domain.exact_scenes is None:
         raise InputError(f"{settings.data_dir} is a recording of {domain.title}, whose real worlds cannot be edited")
-    policy, path = load_recorded_policy(recording, settings.checkpoint, settings.lang_encoder)
+    policy, path = load_recorded_policy(recording, settings.checkpoint)
     assert isinstance(policy, FrozenPolicy)  # the domain's
     digest = recording.config["checkpoint"]["sha256"]
     directions = open_directions(settings.directions, digest, recording.folder)

@@ -13,24 +13,20 @@ from generative.attribution.recorded_steps import explain
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.render import simulate
-from generative.domains.registry import open_scenes
+from generative.domains.registry import load_recorded_policy, open_scenes
 from generative.figures.film import Span
-from generative.recordings.format import Recording, find_policy
-from mop.evaluation.evaluate import load_for_evaluation
-from mop.training.policies import policy_from_checkpoint
+from generative.recordings.format import Recording
 
 NUM_POINTS = 8  # of an integral: twice as many change an attribution by some percent
 
 
 @functools.lru_cache(maxsize=4)
 def open_policy(recording: Recording, checkpoint: str | None) -> FrozenPolicy:
-    """Open the policy of a recording, without its mission encoder: the recording holds the mission vectors.
-
-    checkpoint: where it lies now, if it was moved.
-    """
+    """Open the policy of a recording; checkpoint: where it lies now, if it was moved."""
     torch.set_num_threads(1)  # matrices are small: more threads wait for each other
-    path = find_policy(recording, checkpoint, "--checkpoint")
-    return FrozenPolicy(policy_from_checkpoint(load_for_evaluation(path))[0], None, None)
+    policy, _ = load_recorded_policy(recording, checkpoint)
+    assert isinstance(policy, FrozenPolicy)  # the page shows no games
+    return policy
 
 
 @functools.lru_cache(maxsize=4)

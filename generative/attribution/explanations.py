@@ -59,7 +59,7 @@ class Explanation:
         return zip(PATHS, self.by_path[row].tolist(), strict=True)
 
     def thing(self, row: int) -> Any:
-        """A cause, as a `Cause` of the domain."""
+        """A cause, as the domain has it: with `kind`, what it is whatever its place, and `numbers`, x and y first."""
         return tuple(self.things[row].tolist())
 
     def maps(self, path: int | None, lag: int) -> np.ndarray:

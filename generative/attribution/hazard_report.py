@@ -13,6 +13,7 @@ from generative.domains.coinrun.causes import HAZARD_NUMBERS
 from generative.figures.attribution import plot_hazards
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.seeding import stream_seed
+from mop.common.tables import interval_text
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval, bootstrap_means
 
 MEASURES = ("enrichment", "rank", "signed")
@@ -138,25 +139,28 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
         word, failed = "Not known (too few levels)", []
     else:
         word = "No" if any(high < 0 for _, _, high in needed.values()) else "Not shown" if failed else "Yes"
-    differences = [f"{interval(part, '+')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]]
+    differences = [
+        f"{interval_text(*part, '+.2f')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]
+    ]
     sentences = [
-        f"{word}: 1 to {last} steps before a jump, hazards have {interval(share)} times their share of the "
-        f"attribution ({len(trained)} moments in {trained['level'].nunique()} levels)"
+        f"{word}: 1 to {last} steps before a jump, hazards have {interval_text(*share, '.2f')} times their share of "
+        f"the attribution ({len(trained)} moments in {trained['level'].nunique()} levels)"
     ]
     if differences:
         sentences.append(f"The difference is {', '.join(differences)}")
     if failed:
         sentences.append(f"So it is not shown to be more than {' or '.join(_NAMES[name] for name in failed)}")
     if len(trained):
-        signed = interval(_gain(trained["signed"], trained["level"]), "+")
+        signed = interval_text(*_gain(trained["signed"], trained["level"]), "+.2f")
         sentences.append(f"Hazards are attributed {signed} log-odds of a jump in each frame")
     lost = before(losses, ["loss"])
     if len(lost):
         parts = {name: _gain(rows["loss"], rows["level"]) for name, rows in lost.groupby("reader")}
+        names = ("hazard hidden", "other patches hidden", "difference")
+        hazard, others, difference = (interval_text(*parts[name], ".2f") for name in names)
         sentences.append(
-            f"The real agent loses {interval(parts['hazard hidden'])} of its log-odds where the hazard is hidden from "
-            f"it in the last 2 to {last + 1} frames, and {interval(parts['other patches hidden'])} where as many other "
-            f"patches are: a difference of {interval(parts['difference'])}"
+            f"The real agent loses {hazard} of its log-odds where the hazard is hidden from it in the last 2 to "
+            f"{last + 1} frames, and {others} where as many other patches are: a difference of {difference}"
         )
     return ". ".join(sentences) + "."
 
@@ -178,12 +182,6 @@ def unpaired(by_moment: pd.DataFrame) -> tuple[float, float, float]:
     np.add.at(sums, (levels, group), np.stack([kept["enrichment"], np.ones(len(kept))], 1))
     value, low, high = bootstrap_interval(sums.reshape(-1, 4), lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1])
     return (value if len(names) >= MIN_EPISODES else np.nan), low, high
-
-
-def interval(part: tuple[float, float, float], sign: str = "") -> str:
-    """A mean with its interval, as text."""
-    mean, low, high = part
-    return f"{mean:{sign}.2f}" + ("" if np.isnan(low) else f" ({low:{sign}.2f} to {high:{sign}.2f})")
 
 
 def _gain(values: pd.Series, levels: pd.Series) -> tuple[float, float, float]:

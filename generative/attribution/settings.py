@@ -9,7 +9,7 @@ from generative.simulators.evaluation import MIN_FIDELITY
 from mop.common.cli import as_dict, required, setting
 from mop.common.files import whole_digest
 
-RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity")  # results do not depend on them
+RUNTIME = ("out", "data_dir", "checkpoint", "min_fidelity")  # results do not depend on them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,6 @@ class ValidationSettings(AnalysisSettings):
     policies: tuple[str, ...] = setting(("argmax",), "who acted, with commas", choices=BEHAVIOURS, commas=True)
     directions: str | None = setting(None, "file of directions, for direction:K")
     seed: int = setting(0, "of steps, edits and controls", low=0)
-    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
 
 
 @dataclass(frozen=True)

@@ -179,16 +179,6 @@ class Actor:
 # --- parts of a domain ------------------------------------------------------------------------------------------------
 
 
-class Cause(Protocol):
-    """A thing of an observation that can be a cause."""
-
-    kind: str  # what it is, whatever its place
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """What a file holds of it; x and y first."""
-
-
 @dataclass(frozen=True)
 class ViewScore:
     """How close simulated views are to the true ones, in the log of a training."""
@@ -215,6 +205,16 @@ def masked_sums(sums: Mapping[str, Sequence[Any]], mask: np.ndarray) -> Sums:
     return {name: (brought[name], counts[name]) for name in sums}
 
 
+def explained(true: Tensor, predicted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What of the variance of numbers (..., N, K) is explained, and the variance, (..., N); around their mean over the
+    trials in the mask (..., N).
+    """
+    weights = mask.float()[..., None]
+    mean = (true * weights).sum(-2, keepdim=True) / weights.sum(-2, keepdim=True).clamp(min=1)
+    variance = (true - mean).square().sum(-1)
+    return variance - (true - predicted).square().sum(-1), variance
+
+
 @dataclass(frozen=True)
 class FidelityProtocol:
     """How simulators of a kind of world are measured in real worlds; see `generative.simulators.evaluation`."""
@@ -237,7 +237,8 @@ class Domain:
     """All that the rest of the package must know of a kind of world."""
 
     name: str  # in the configs of recordings and simulators
-    load_policy: Callable[..., tuple[Policy, dict]]  # (path, mission encoder) -> policy, config of its checkpoint
+    load_policy: Callable[..., tuple[Policy, dict]]
+    # (path, mission encoder, needs_encoder) -> policy, config of its checkpoint
 
     # worlds of a recording
     open_worlds: Callable[..., Any]  # `Worlds` of (config of the checkpoint, num_slots, max_steps, **world_flags)

@@ -38,15 +38,13 @@ def domain_of_checkpoint(path: str | Path) -> Domain:
     return next((domain for domain in DOMAINS.values() if domain.checkpoint_kind == kind), BABYAI)
 
 
-def load_recorded_policy(
-    recording: Recording, path: str | Path | None = None, encoder: str | Path | None = None
-) -> tuple[Policy, Path]:
-    """Load the policy of a recording; returns it and the path of its checkpoint.
+def load_recorded_policy(recording: Recording, path: str | Path | None = None) -> tuple[Policy, Path]:
+    """Load the policy of a recording, which holds what the policy is given of each mission; and its checkpoint's path.
 
-    path: where the checkpoint lies now, if it was moved; encoder: where its mission encoder lies now.
+    path: where the checkpoint lies now, if it was moved.
     """
     path = find_policy(recording, path, "--agent_file (--checkpoint of an analysis)")
-    return domain_of_recording(recording).load_policy(path, encoder)[0], path
+    return domain_of_recording(recording).load_policy(path, needs_encoder=False)[0], path
 
 
 def load_simulator(path: str | Path) -> tuple[WorldModel, dict[str, Any]]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from generative.attribution.explanations import short_number
+from mop.common.tables import interval_text
 from mop.plotting.hover import add_note
 from mop.plotting.panels import ALL_OF_0_TO_1, make_panels, remove_empty, set_title
 from mop.plotting.style import HUES, open_frame
@@ -37,7 +38,7 @@ def plot_probes(table: "pd.DataFrame", title: str = "") -> Figure:
             _points(ax, np.arange(len(rows)) + shift, values, HUES.get(hue, _GREY), marker, label)
             for place, (value, low, high), row in zip(range(len(rows)), values, rows.to_dict("records"), strict=True):
                 of_what = f"{row['best']}, the best direction" if key == "best_accuracy" else label
-                text = f"{name}, {row['block']}: {of_what}: {value:.3f} ({low:.3f} to {high:.3f})"
+                text = f"{name}, {row['block']}: {of_what}: {interval_text(value, low, high)}"
                 at = place + shift
                 numbers = {"block": row["block"], "measure": label, "value": value, "low": low, "high": high}
                 add_note(ax, at, at, value, value, text, **numbers)

@@ -10,6 +10,7 @@ from generative.representations.decompositions import METHODS
 from generative.representations.probes import above_chance
 from generative.representations.storage import Directions
 from generative.representations.study import PROBE, Part
+from mop.common.tables import interval_text
 from mop.statistics.intervals import Interval
 
 METHOD_COLUMNS = ("block", "units", "method", "directions", "explained", "stability", "chance", "converged", "fits")
@@ -84,8 +85,7 @@ def screen_table(table: pd.DataFrame, columns: tuple[str, ...]) -> str:
         values = table[name]
         low, high = ("low", "high") if name == "explained" else (f"{name}_low", f"{name}_high")
         if low in table and name != "shuffled":
-            ends = zip(values, table[low], table[high], strict=True)
-            shown[name] = [f"{value:.3f} ({a:.3f} to {b:.3f})" for value, a, b in ends]
+            shown[name] = [interval_text(*row) for row in zip(values, table[low], table[high], strict=True)]
         else:
             shown[name] = [f"{value:.3f}" for value in values] if values.dtype.kind == "f" else values
     return pd.DataFrame(shown).to_string(index=False)

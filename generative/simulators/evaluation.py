@@ -29,7 +29,7 @@ from mop.common.errors import InputError
 from mop.common.files import file_digest, write_atomic, write_figure, write_json
 from mop.common.reading import read_json, reading
 from mop.common.seeding import stream_seed
-from mop.common.tables import markdown_table
+from mop.common.tables import interval_text, markdown_table
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_intervals
 from mop.training.loop import FINAL_NAME
 
@@ -307,13 +307,12 @@ def table_of(actors: Mapping[str, Mapping], horizons: tuple[int, ...]) -> pd.Dat
     for actor, forecasts in actors.items():
         for forecast, measures in forecasts.items():
             for name, parts in measures.items():
-                numbers = {f"{h}": _text(*(parts[part][h - 1] for part in ("mean", "low", "high"))) for h in horizons}
+                numbers = {}
+                for h in horizons:
+                    mean, low, high = (parts[part][h - 1] for part in ("mean", "low", "high"))
+                    numbers[f"{h}"] = "" if np.isnan(mean) else interval_text(mean, low, high)
                 rows.append({"actor": actor, "forecast": forecast, "measure": name, **numbers})
     return pd.DataFrame(rows)
-
-
-def _text(mean: float, low: float, high: float) -> str:
-    return "" if np.isnan(mean) else f"{mean:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
 
 
 def write_fidelity(folder: Path, result: dict, command: str, title: str, measures: Mapping[str, str]) -> None:

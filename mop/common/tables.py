@@ -1,6 +1,12 @@
 """Tables as text: of Markdown for pages, in aligned columns for the screen."""
 
+import math
 from collections.abc import Iterable, Sequence
+
+
+def interval_text(value: float, low: float, high: float, form: str = ".3f") -> str:
+    """ "0.620 (0.580 to 0.660)"; without an interval, "0.620"."""
+    return f"{value:{form}}" + ("" if math.isnan(low) else f" ({low:{form}} to {high:{form}})")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -38,14 +38,17 @@ class FrozenPolicy(Policy):
         self._decoding = None if policy.obs_encoding == "one_hot" else decoding()
 
     @classmethod
-    def load(cls, path: str | Path, encoder_location: str | Path | None = None) -> tuple["FrozenPolicy", dict]:
-        """Load the policy of a checkpoint; returns it and the checkpoint's config."""
+    def load(
+        cls, path: str | Path, encoder_location: str | Path | None = None, needs_encoder: bool = True
+    ) -> tuple["FrozenPolicy", dict]:
+        """Load the policy of a checkpoint, and the checkpoint's config; needs_encoder: missions are to be encoded."""
         checkpoint = load_for_evaluation(path)
         try:
             policy, lang_proj = policy_from_checkpoint(checkpoint)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        encoder = encoder_for(checkpoint, None if encoder_location is None else str(encoder_location))
+        location = None if encoder_location is None else str(encoder_location)
+        encoder = encoder_for(checkpoint, location) if needs_encoder else None
         return cls(policy, lang_proj, encoder), checkpoint["config"]
 
     def untrained(self, config: Mapping) -> Self:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from generative.attribution.counterfactuals import world_at
 from generative.attribution.loop_inputs import watch
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import Answer, FidelityProtocol, Sums, masked_sums, stack_answers
+from generative.domains.base import Answer, FidelityProtocol, Sums, explained, masked_sums, stack_answers
 from generative.recordings.format import Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials, by_copy
 from generative.simulators.exact import ExactSimulator
@@ -231,7 +231,7 @@ def sums_of(trials: BabyAITrials, forecast: Forecast) -> Sums:
     true, predicted = discretise(trials.frames[trials.num_shown :]).numpy(), discretise(forecast.views).numpy()
     same = true == predicted
     cells = same[..., :IMAGE_SIZE].reshape(*mask.shape, -1, NUM_CELLS).all(-2)
-    variance = (truth.hidden - _mean_hidden(truth.hidden, mask)).square().sum(-1)
+    of_hidden = explained(truth.hidden, answer.hidden, torch.from_numpy(mask))
     routing = list(zip(truth.routing, answer.routing, strict=True))
     sums = {
         "cells": (cells.sum(-1), np.full(mask.shape, NUM_CELLS)),
@@ -245,7 +245,7 @@ def sums_of(trials: BabyAITrials, forecast: Forecast) -> Sums:
         ),
         "action_kl": (_kl(truth.logits.softmax(-1), answer.logits.softmax(-1)), np.ones(mask.shape)),
         "routing_kl": (sum(_kl(p, q) for p, q in routing), np.ones(mask.shape)),
-        "hidden_r2": ((variance - (truth.hidden - answer.hidden).square().sum(-1)).numpy(), variance.numpy()),
+        "hidden_r2": tuple(part.numpy() for part in of_hidden),
     }
     return masked_sums(sums, mask)
 
@@ -254,12 +254,6 @@ def _kl(true: Tensor, other: Tensor) -> np.ndarray:
     """KL (...) float64 in nats of probabilities (..., K), the other from the true."""
     true, other = true.double().clamp(min=1e-12), other.double().clamp(min=1e-12)
     return (true * (true / other).log()).sum(-1).clamp(min=0).numpy()
-
-
-def _mean_hidden(hidden: Tensor, mask: np.ndarray) -> Tensor:
-    """The mean (T, 1, S) of hidden states (T, N, S) at each horizon over the trials that have not ended."""
-    weights = torch.from_numpy(mask).float()[..., None]
-    return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 PROTOCOL = FidelityProtocol(

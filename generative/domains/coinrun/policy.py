@@ -26,8 +26,10 @@ class FrozenAgent(Policy):
         self.num_actions = len(agent.actions)
 
     @classmethod
-    def load(cls, path: str | Path, encoder_location: str | Path | None = None) -> tuple["FrozenAgent", dict]:
-        """Load the agent of a checkpoint; returns it and the checkpoint's config."""
+    def load(
+        cls, path: str | Path, encoder_location: str | Path | None = None, needs_encoder: bool = False
+    ) -> tuple["FrozenAgent", dict]:
+        """Load the agent of a checkpoint, which is given no mission; and the checkpoint's config."""
         agent, config = load_agent(path)
         if agent.memory is None:
             raise InputError(f"{path} has no memory that could be recorded or moved; name an agent that has one")

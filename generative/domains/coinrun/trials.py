@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from generative.agents.level_play import AgentActor, Levels
-from generative.domains.base import FidelityProtocol, Sums, masked_sums
+from generative.domains.base import FidelityProtocol, Sums, explained, masked_sums
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import FRAME_SHAPE, RIGHT_AND_JUMP, check_playable
 from generative.domains.coinrun.policy import FrozenAgent
@@ -169,26 +169,18 @@ def sums_of(trials: GameTrials, forecast: Forecast) -> Sums:
         steps.append(
             {
                 "error": (errors, one),
-                "picture_r2": _explained(true_view / WHITE, view / WHITE, mask),
+                "picture_r2": explained(true_view / WHITE, view / WHITE, mask),
                 "nearer": ((errors < of_last).float(), one),
                 "action": ((logs.argmax(-1) == own_logs.argmax(-1)).float(), one),
                 "action_kl": (kl_divergence(logs, own_logs).clamp(min=0), one),
-                "hidden_r2": _explained(true.hidden, own.hidden, mask),
-                "value_r2": _explained(true.value[:, None], own.value[:, None], mask),
+                "hidden_r2": explained(true.hidden, own.hidden, mask),
+                "value_r2": explained(true.value[:, None], own.value[:, None], mask),
                 "done": (F.binary_cross_entropy_with_logits(end, is_end, reduction="none"), one),
                 "reward": ((reward - came).square(), one),
             }
         )
     pairs = {name: zip(*(step[name] for step in steps), strict=True) for name in MEASURES}
     return masked_sums({name: [torch.stack(part).double() for part in of] for name, of in pairs.items()}, trials.mask)
-
-
-def _explained(true: Tensor, predicted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """What of the variance of numbers (N, K) is explained, (N,), and the variance, around their mean in the mask."""
-    weights = mask.float()[:, None]
-    mean = (true * weights).sum(0) / weights.sum().clamp(min=1)
-    variance = (true - mean).square().sum(-1)
-    return variance - (true - predicted).square().sum(-1), variance
 
 
 def _baselines(recording: Recording) -> dict[str, Callable]:

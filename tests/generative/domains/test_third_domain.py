@@ -83,7 +83,7 @@ class Light(NamedTuple):
 
 RING = Domain(
     name="ring",
-    load_policy=lambda path, encoder: (Follower(), {}),
+    load_policy=lambda path, encoder=None, needs_encoder=True: (Follower(), {}),
     open_worlds=Ring,
     to_views=lambda obs: torch.as_tensor(obs).float(),
     make_decoder=RingDecoder,
