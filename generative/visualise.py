@@ -81,7 +81,7 @@ def main() -> int:
     digest = whole_digest(settings.checkpoint)
     directions = open_directions(settings.directions, digest, settings.checkpoint)
     readers = [
-        Reader(one, parse_target(settings.maximise, one, directions), settings.num_steps, settings.read)
+        Reader(one, parse_target(settings.maximise, one, directions), settings)
         for one in (policy, untrained(policy, config, settings.seed))
     ]
     world = World(task_id, max_steps)
@@ -92,7 +92,7 @@ def main() -> int:
     record = as_dict(settings, NOT_IN_RECORD) | {"task_id": task_id, "checkpoint": file_digest(settings.checkpoint)}
     record |= {} if settings.directions is None else {"directions": whole_digest(settings.directions)}
     with open_output_dir(out, record):
-        study = run_study(lambda: World(task_id, max_steps), readers, simulator, make_begin, settings)
+        study = run_study(lambda: World(task_id, max_steps), readers, simulator, make_begin)
         write_study(study, out, quantity, task_name(task_id), policy.policy.expert_hidden_sizes, settings.films)
     print(f"{line}\n{summary(study, quantity)}\ntable, arrays and pictures: {out}")
     return 0

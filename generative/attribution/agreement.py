@@ -25,7 +25,7 @@ RANDOM, SHUFFLED = "random numbers", "shuffled effects"
 RANKED = "ranked"  # the outcome of a case that is used
 
 
-def rank_cases(rows: Iterable[Mapping], seed: int = 0) -> pd.DataFrame:
+def rank_cases(rows: Iterable[Mapping]) -> pd.DataFrame:
     """A line for each case, target, truth and predictor: rho, is_top, and why there is none.
 
     Columns episode, step, lag, target, truth, predictor, num_edits that were used, num_over (left out), outcome
@@ -38,11 +38,11 @@ def rank_cases(rows: Iterable[Mapping], seed: int = 0) -> pd.DataFrame:
         for number, target in enumerate(row["targets"]):
             for truth in TRUTHS:
                 place = {name: row[name] for name in ("episode", "step", "lag")} | {"target": target, "truth": truth}
-                lines += [place | found for found in _rank(row, number, truth, seed)]
+                lines += [place | found for found in _rank(row, number, truth)]
     return pd.DataFrame(lines)
 
 
-def _rank(row: Mapping, number: int, truth: str, seed: int) -> list[dict]:
+def _rank(row: Mapping, number: int, truth: str) -> list[dict]:
     true = np.array(row[truth][number] if row[truth] else [], float)
     is_there = np.isfinite(true)
     true = true[is_there]
@@ -52,7 +52,7 @@ def _rank(row: Mapping, number: int, truth: str, seed: int) -> list[dict]:
         return [common | {"predictor": "", "is_constant": False, "rho": np.nan, "is_top": np.nan}]
     predicted = {name: values[is_there] for name, values in predictions(row, number).items()}
     words = (row["episode"], row["step"], row["lag"], row["targets"][number], truth)
-    rng = np.random.default_rng(stream_seed(seed, f"controls of {words}"))
+    rng = np.random.default_rng(stream_seed(0, f"controls of {words}"))
     pairs = {name: (values, true) for name, values in predicted.items()}
     pairs[RANDOM] = (rng.standard_normal(len(true)), true)
     pairs[SHUFFLED] = (next(iter(predicted.values())), rng.permutation(true))

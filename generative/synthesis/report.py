@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from generative.domains.babyai.render import episode_film, outcome_of
+from generative.domains.babyai.render import episode_film
 from generative.figures.film import WRITERS, draw_still, film_bytes
 from generative.figures.synthesis import plot_search
 from generative.synthesis.study import Study
@@ -49,7 +49,7 @@ def _write_level(study: Study, row, out: Path, quantity: str, title: str, sizes,
         f"{quantity}: {row.predicted:.4g} predicted, {row.achieved:.4g} achieved, more than {row.percentile:.4g} % of "
         f"random levels ({row.before:.4g} in the world that it began as); {bot}",
     ]
-    film = episode_film(rows, lines, sizes, outcome_of(rows))
+    film = episode_film(rows, lines, sizes)
     still = draw_still(film, (0, study.search.num_steps))
     write_atomic(out / f"level_{row.level}.png", lambda file: still.save(file, "PNG"))
     if film_format is not None:

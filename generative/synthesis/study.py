@@ -17,6 +17,7 @@ from generative.domains.babyai.cells import BALL, BOX, DOOR, KEY, WALL
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import play
 from generative.domains.base import Target
+from generative.recordings.recorder import FIRST_SEED
 from generative.simulators.base import Simulator
 from generative.synthesis.levels import Level, LevelPrior, SoftLevels, ask_bot, build, estimate_prior, level_of
 from generative.synthesis.search import READINGS, Begin, Search, SearchResult, search_levels
@@ -27,7 +28,6 @@ from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY, VIEW_SIZE
 from mop.statistics.intervals import interval_of_mean
 
-FIRST_SEED = 2**33  # of worlds: no evaluation and no training uses them
 FIRST_VIEW_FEATURES = ("a wall ahead", "a door", "a key", "a ball", "a box")
 _AT_ONCE = 256  # worlds that are played together
 _SHOWN_STEPS = 60  # of an episode, at most
@@ -41,18 +41,17 @@ class Reader(NamedTuple):
 
     policy: FrozenPolicy
     target: Target
-    num_steps: int  # T
-    read: str  # of READINGS
+    search: "StudySettings"  # how it is read, over how many steps T, ...
 
     def value_of(self, values: np.ndarray, has_ended: bool) -> float:
         """The quantity of an episode with `values` at its rows; the last row is the episode's end if it has ended.
 
         Where it ended before step T, a mean is over the steps that it had, and there is no last value: NaN.
         """
-        values = values[: len(values) - has_ended][: self.num_steps]  # nobody acts on the state after the end
-        if self.read == "last" and len(values) < self.num_steps:
+        values = values[: len(values) - has_ended][: self.search.num_steps]  # nobody acts on the state after the end
+        if self.search.read == "last" and len(values) < self.search.num_steps:
             return float("nan")
-        return float(READINGS[self.read](torch.from_numpy(values).double()))
+        return float(READINGS[self.search.read](torch.from_numpy(values).double()))
 
     def of(self, rows: dict[str, np.ndarray]) -> float:
         """The quantity of an episode; rows: of `play`, with `value`, of at least T - 1 actions or to its end."""
@@ -92,7 +91,7 @@ def play_random_levels(
                 if number == 0:
                     levels += [level_of(world) for world in here]
                     features += [first_view_features(world.obs) for world in here]
-                played = play(reader.policy, here, reader.num_steps - 1, measure=reader.target)
+                played = play(reader.policy, here, reader.search.num_steps - 1, measure=reader.target)
                 values[number] += [reader.of(rows) for rows in played]
             bar.update(len(some))
     return RandomLevels(levels, [np.array(of_reader) for of_reader in values], np.array(features))
@@ -114,7 +113,8 @@ def replay_in_env(world: World, level: Level, readers: Sequence[Reader]) -> Real
     episodes = []
     for number, reader in enumerate(readers):
         build(world, level)
-        num_steps = reader.num_steps - 1 if number else max(_SHOWN_STEPS, reader.num_steps - 1)
+        num_steps = reader.search.num_steps - 1
+        num_steps = num_steps if number else max(_SHOWN_STEPS, num_steps)
         episodes += play(reader.policy, [world], num_steps, measure=reader.target)
     achieved = [reader.of(rows) for reader, rows in zip(readers, episodes, strict=True)]
     return RealRollout(why_illegal, bot, achieved, episodes[0])
@@ -232,18 +232,17 @@ def run_study(
     readers: Sequence[Reader],
     simulator: Simulator,
     make_begin: Callable[[torch.Tensor], Begin],
-    settings: StudySettings,
 ) -> Study:
     """Search levels for the first reader, and play them with all; make_begin: missions (N, G) -> `Begin`."""
     reader = readers[0]
-    search = replace(settings, num_steps=reader.num_steps, read=reader.read)
-    random_seeds = world_seeds(search.seed, "random levels", settings.num_random)
+    search = reader.search
+    random_seeds = world_seeds(search.seed, "random levels", search.num_random)
     random = play_random_levels(make_world, random_seeds, readers)
     known = random.values[0][np.isfinite(random.values[0])]
     if len(known) < 2 or (sd := float(known.std())) == 0:
         raise InputError(f"{reader.target.name} is the same in all random levels: there is nothing to maximise")
     prior = estimate_prior(random.levels)
-    base_seeds = world_seeds(search.seed, "bases", settings.num_restarts)
+    base_seeds = world_seeds(search.seed, "bases", search.num_restarts)
     bases = [make_world() for _ in base_seeds]
     for world, seed in zip(bases, base_seeds, strict=True):
         world.reset(seed)

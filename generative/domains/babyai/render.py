@@ -35,14 +35,13 @@ def play_films(settings: PlaySettings) -> Iterator[tuple[str, Film]]:
         seed = stream_seed(settings.seed, f"actions in world {world_seed}")
         (rows,) = play(policy, [world], choose=sampler(seed) if how == "sampled" else greedy)
         title = [f"{task_name(task_id)}, world {world_seed}, {how}", f"mission: {world.mission}"]
-        film = episode_film(rows, title, policy.expert_hidden_sizes, outcome_of(rows))
+        film = episode_film(rows, title, policy.expert_hidden_sizes)
         yield f"{task_name(task_id)}_world_{world_seed}_{how}", film
 
 
 def recorded_film(encoding: Mapping, episode: Episode, title: str) -> Film:
     """The film of a recorded episode; title: which it is."""
-    lines = _title(encoding, episode, title)
-    return episode_film(episode, lines, encoding["expert_hidden_sizes"], outcome_of(episode))
+    return episode_film(episode, _title(encoding, episode, title), encoding["expert_hidden_sizes"])
 
 
 def _title(encoding: Mapping, episode: Episode, title: str) -> list[str]:
@@ -53,11 +52,33 @@ def _title(encoding: Mapping, episode: Episode, title: str) -> list[str]:
 def simulated_film(
     policy: FrozenPolicy, scenes: Scenes, encoding: Mapping, episode: Episode, title: str, span: Span
 ) -> Film:
-    """The film of a simulation next to the truth."""
+    """The film of a simulation next to the truth; wrong cells of the simulated view have a red frame."""
     truth = {name: array[span.first : span.first + span.num_states] for name, array in episode.items()}
     simulated = simulate(policy, scenes, episode, span)
     lines = [*_title(encoding, episode, title), span.how]
-    return comparison_film(truth, simulated, lines, policy.expert_hidden_sizes, span.first)
+    is_wrong = wrong_cells(truth["obs"], simulated["obs"])
+    names = action_names(truth["action"]), action_names(simulated["action"])
+    captions = []
+    for t, (wrong, *chosen) in enumerate(zip(is_wrong, *names, strict=True)):
+        captions.append(
+            [
+                f"step {span.first + t}, {t} after the simulation began",
+                f"action in truth: {chosen[0]}, in the simulation: {chosen[1]}",
+                f"{wrong.sum()} of {wrong.size} cells are wrong (red)",
+            ]
+        )
+    views = view_pictures(simulated["obs"])
+    columns = [
+        ("the world", world_pictures(truth)),
+        ("what the agent sees", view_pictures(truth["obs"])),
+        ("what it sees in the simulation", [framed(view, wrong) for view, wrong in zip(views, is_wrong, strict=True)]),
+    ]
+    strips = zip(
+        gate_strips(truth["routing"], policy.expert_hidden_sizes, ", truth"),
+        gate_strips(simulated["routing"], policy.expert_hidden_sizes, ", simulation"),
+        strict=True,
+    )
+    return Film(lines, columns, captions, [strip for pair in strips for strip in pair])
 
 
 @torch.no_grad()
@@ -80,9 +101,9 @@ def simulate(policy: FrozenPolicy, scenes: Scenes, episode: Episode, span: Span)
     }
 
 
-def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes, outcome: str = "") -> Film:
+def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes) -> Film:
     """The film of an episode; rows: its T + 1 rows, arrays as a recording has them."""
-    steps = _steps_of(rows, expert_hidden_sizes, outcome)
+    steps = _steps_of(rows, expert_hidden_sizes)
     return Film(
         title=list(title),
         columns=[("the world", world_pictures(rows)), ("what the agent sees", view_pictures(rows["obs"]))],
@@ -91,54 +112,18 @@ def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hi
     )
 
 
-def comparison_film(
-    truth: Mapping[str, np.ndarray],
-    simulated: Mapping[str, np.ndarray],
-    title: Sequence[str],
-    expert_hidden_sizes,
-    first: int,
-) -> Film:
-    """Compare a simulation with the truth, state by state; rows: of both, obs, routing and action; of truth all arrays.
-
-    Of the simulated view, the cells that differ from the true one have a red frame. first: the step of the first state.
-    """
-    is_wrong = wrong_cells(truth["obs"], simulated["obs"])
-    names = action_names(truth["action"]), action_names(simulated["action"])
-    captions = []
-    for t, (wrong, *chosen) in enumerate(zip(is_wrong, *names, strict=True)):
-        captions.append(
-            [
-                f"step {first + t}, {t} after the simulation began",
-                f"action in truth: {chosen[0]}, in the simulation: {chosen[1]}",
-                f"{wrong.sum()} of {wrong.size} cells are wrong (red)",
-            ]
-        )
-    views = view_pictures(simulated["obs"])
-    columns = [
-        ("the world", world_pictures(truth)),
-        ("what the agent sees", view_pictures(truth["obs"])),
-        ("what it sees in the simulation", [framed(view, wrong) for view, wrong in zip(views, is_wrong, strict=True)]),
-    ]
-    strips = zip(
-        gate_strips(truth["routing"], expert_hidden_sizes, ", truth"),
-        gate_strips(simulated["routing"], expert_hidden_sizes, ", simulation"),
-        strict=True,
-    )
-    return Film(list(title), columns, captions, [strip for pair in strips for strip in pair])
-
-
-def outcome_of(rows) -> str:
+def _outcome_of(rows) -> str:
     """How an episode ended, for its last caption."""
     if rows["reward"].max() > 0:
         return "success"
     return "failure" + (": out of steps" if rows["truncated"].any() else "")
 
 
-def _steps_of(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -> EpisodeSteps:
+def _steps_of(rows: Mapping[str, np.ndarray], expert_hidden_sizes) -> EpisodeSteps:
     """What captions name of an episode."""
     return EpisodeSteps(
         num_steps=len(rows["action"]) - 1,
-        outcome=outcome,
+        outcome=_outcome_of(rows),
         lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
         action=rows["action"].astype(int),
         probabilities=np.exp(rows["log_probs"].astype(float)),

@@ -219,11 +219,9 @@ def test_a_planted_reason_is_found_and_survives():
     """Six red balls in view; the same levels are nothing special to a policy of random weights."""
     planted, control = CountsRedBalls(), tiny_policy(3)
     control.embed = lambda missions: torch.zeros(len(missions), 5)
-    readers = [Reader(of, parse_target("routing:0.1", of), 2, "mean") for of in (planted, control)]
-    settings = StudySettings(iterations=100, lr=0.3, prior=0.0, seed=1, num_restarts=6, num_random=200)
-    study = run_study(
-        lambda: World(LOCAL), readers, ExactSimulator((8, 8)), lambda lang: lambda state: (state, None), settings
-    )
+    search = StudySettings(num_steps=2, iterations=100, lr=0.3, prior=0.0, seed=1, num_restarts=6, num_random=200)
+    readers = [Reader(of, parse_target("routing:0.1", of), search) for of in (planted, control)]
+    study = run_study(lambda: World(LOCAL), readers, ExactSimulator((8, 8)), lambda lang: lambda state: (state, None))
     table = study.table()
     np.testing.assert_allclose(table.predicted, table.achieved, atol=1e-5)
     is_free = ~table.mission.str.contains("red ball")  # "the red ball" is one
@@ -240,11 +238,11 @@ def test_a_planted_reason_is_found_and_survives():
 
 
 def test_the_end_of_an_episode_ends_the_quantity():
-    reader = Reader(None, None, 4, "mean")
+    reader, last = Reader(None, None, StudySettings()), Reader(None, None, StudySettings(read="last"))
     assert reader.value_of(np.array([1.0, 2, 3, 4, 5]), has_ended=False) == 2.5
     assert reader.value_of(np.array([1.0, 2, 9]), has_ended=True) == 1.5
-    assert np.isnan(reader._replace(read="last").value_of(np.array([1.0, 2, 9]), has_ended=True))
-    assert reader._replace(read="last").value_of(np.array([1.0, 2, 3, 4, 9]), has_ended=True) == 4
+    assert np.isnan(last.value_of(np.array([1.0, 2, 9]), has_ended=True))
+    assert last.value_of(np.array([1.0, 2, 3, 4, 9]), has_ended=True) == 4
 
 
 def test_percentiles_are_shares_below():
@@ -259,7 +257,7 @@ def test_a_trip_plays_the_level_and_not_its_base():
     codes[(codes & 255) == KEY] = EMPTY
     policy = tiny_policy(0)
     policy.embed = lambda missions: torch.zeros(len(missions), 5)
-    reader = Reader(policy, parse_target("entropy", policy), 3, "mean")
+    reader = Reader(policy, parse_target("entropy", policy), StudySettings(num_steps=3))
     level = base._replace(codes=codes, direction=(base.direction + 1) % 4)
     rollout = replay_in_env(World(UNLOCK, 20), level, [reader])
     assert rollout.why_illegal == "" and rollout.bot in FAILURE_KINDS and len(rollout.rows["action"]) == 21
