@@ -87,7 +87,7 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
         page_size=10,
         show_column_summaries=False,
         show_data_types=False,
-        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,.0f}"},
+        format_mapping=comparison_page.FORMATS,
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
     mo.vstack([*notes, table])
@@ -99,7 +99,7 @@ def _(args, view):
     by_task = {name: name for name in comparison_page.MEASURES}
     task_dropdown = elements.choice_dropdown(view, "measure", by_task, "failures", "Measure")
     colors = {name: name for name in comparison_page.COLORS}
-    color_dropdown = elements.choice_dropdown(view, "color", colors, "task", "Colour by")
+    color_dropdown = elements.choice_dropdown(view, "color", colors, "task", "By")
     policies = {"all": ALL} | comparison_page.POLICIES
     policy_dropdown = elements.choice_dropdown(view, "policy", policies, args.policy, "Policy")
     scales = {"failures (log axis)": "failures", "success": "success"}
@@ -125,14 +125,16 @@ def _(
     task_dropdown,
     tasks_name,
     tradeoff_name,
+    view,
 ):
+    link = comparison_page.link_to_run(view)
     elements.beside(
-        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(page, tasks_name)]),
+        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(page, tasks_name, link=link)]),
         mo.vstack(
             [
                 mo.md("## Success against cost"),
                 elements.in_a_row(color_dropdown, policy_dropdown, scale_dropdown),
-                elements.drawn(page, tradeoff_name),
+                elements.drawn(page, tradeoff_name, link=link),
             ]
         ),
     )

@@ -3,7 +3,7 @@
 import itertools
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from mop.apps.template import Page, PageFigure
 from mop.artifacts.results import load_results, load_table_rows
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
-from mop.artifacts.run_paths import CACHE_DIR
+from mop.artifacts.run_paths import CACHE_DIR, RunKey
 from mop.common.cli import as_flags, setting
 from mop.common.errors import InputError
 from mop.common.tables import markdown_table
@@ -33,13 +33,18 @@ from mop.statistics.intervals import Interval, interval_of_rate
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mop.apps.elements import View
+
 TABLE_COLUMNS = (
     *("task_id", "trial", "seed", "update", "policy", "success_rate", "success_low", "success_high", "path_ratio"),
     *("mean_lpc", "lpc_alpha", "num_episodes", "eval_seed", "env_steps", "trained_on"),
 )
+FORMATS: dict[str, str | Callable] = {"success": "{:.1%}", "path ratio": "{:.2f}", "lpc_alpha": "{:g}"} | dict.fromkeys(
+    ("mean LPC", "env_steps"), "{:,.0f}"
+)  # of columns of the page's table
 POLICIES = {"mixture": "mop", "GRU baseline": "gru"}  # what a policy is called on the page -> its name in the table
 NUM_COMPARED = 3  # runs side by side at first
-COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be coloured by -> the column
+COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be told apart by -> the column
 TRADEOFFS = ("failures", "success")  # what may be drawn against LPC
 ALL = "all"  # the word for no filter
 
@@ -157,7 +162,7 @@ def result_notes(table: "pd.DataFrame") -> list[str]:
     is_of_list = table["trained_on"].notna()
     if is_of_list.any() and not is_of_list.all():
         many = f"{is_of_list.sum()} of these rows are of policies of several tasks"
-        notes.append(f"{many}; by task, each counts as a run of it")
+        notes.append(f"{many}, which have rows of their own")
     for name, policy in POLICIES.items():
         if not (table["policy"] == policy).any():
             script = "train_mop.py" if policy == "mop" else "train.py"
@@ -174,8 +179,26 @@ def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
     shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
     shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
     shown |= {name: table[name] for name in ("lpc_alpha", "trial", "seed", "update")}
-    shown |= {"worlds": worlds_of(table).map(worlds_name)}
-    return table.assign(**shown)[[*shown]].dropna(axis="columns", how="all")
+    shown |= {"worlds": worlds_of(table).map(worlds_name) if len(common_worlds(table)) > 1 else None}
+    rows = table.assign(**shown)[[*shown]].dropna(axis="columns", how="all")
+    for column, unknown in (("trained on", "one task"), ("update", "final")):
+        if column in rows:
+            rows[column] = rows[column].astype(object).fillna(unknown)
+    return rows
+
+
+def link_to_run(view: "View") -> Callable[[Mapping], str]:
+    """For a figure of a page: from the point of a run to its routing, where this server has that page too."""
+
+    def address(row: Mapping) -> str:
+        if row.get("trial") is None:
+            return ""
+        seed = None if row["seed"] is None or row["seed"] != row["seed"] else int(row["seed"])
+        tasks = row["trained_on"] if isinstance(row.get("trained_on"), str) else None
+        key = RunKey(row["task_id"], int(row["trial"]), seed, trained_on=tasks)
+        return view.link("routing_viz.py", run=key.artefacts("").as_posix())
+
+    return address
 
 
 def plot_tasks(table: "pd.DataFrame", measure: str) -> Figure:
@@ -186,7 +209,7 @@ def plot_tasks(table: "pd.DataFrame", measure: str) -> Figure:
 
 
 def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None, measure: str = "failures") -> Figure:
-    """Success, or failures, against LPC, coloured by one of COLORS, of one policy ("mop" or "gru") or of all.
+    """Success, or failures, against LPC, by one of COLORS, of one policy ("mop" or "gru") or of all.
 
     Rows without a value of the column are left out; so are tasks with a single value if other tasks have several.
     """
@@ -197,7 +220,6 @@ def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None, meas
         raise InputError(f"no result of this policy has a value of {color_by}")
     varies = rows.groupby("task_id")[column].transform("nunique") > 1
     rows = rows[varies] if varies.any() else rows
-    rows = rows.assign(task_id=rows["task_id"].map(task_name))
     return plot_success_against_lpc(rows, column, color_by, measure, _in_which_worlds(rows))
 
 
@@ -326,10 +348,11 @@ def page_of(args: Settings, choices: Choices, table: "pd.DataFrame") -> Page:
     """The figures across runs; table: of `load_table`."""
     places = {"cache_dir": None if args.cache_dir == CACHE_DIR else args.cache_dir}
     words = [*choices.flags, *as_flags({"results_path": args.results_path} | places)]
-    lines = [f"Results: {worlds_name(choices.filters.worlds)}."]
-    lines += [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
-    figures = _figures(args, choices, table)
-    return Page("cross_task_viz.py", words, args.plots_dir, figures, lambda name: lines, args.plots_dir)
+    results = [f"Results: {worlds_name(choices.filters.worlds)}."]
+    pair = [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
+    lines = {"difference": pair, "routing_side_by_side": []}
+    figures, folder = _figures(args, choices, table), args.plots_dir
+    return Page("cross_task_viz.py", words, folder, figures, lambda name: lines.get(name, results), folder)
 
 
 def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[PageFigure]:
@@ -342,7 +365,7 @@ def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[Pa
     ]
     for measure in TRADEOFFS:
         for color in COLORS:
-            about = f"{measure.capitalize()} against mean LPC, coloured by {color}"
+            about = f"{measure.capitalize()} against mean LPC, by {color}; grey: the best for each cost"
             draw = partial(plot_tradeoff, shown, color, policy, measure)
             figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
     names = "; ".join(run.name for run in choices.compared or ()) or "several runs"

@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Literal, NoReturn, cast
+from urllib.parse import urlencode
 
 import marimo as mo
 from matplotlib.figure import Figure
@@ -114,6 +115,10 @@ class View:
     def words(self) -> dict[str, str]:
         """All that stands in the address: word by name."""
         return {name: word for name in self._params if (word := self._word(name)) is not None}
+
+    def link(self, app: str, **words: str) -> str:
+        """The address of another page of the server with some choices; "" where it has this page alone."""
+        return "?" + urlencode({"file": app, **words}, safe="/,") if "file" in self.words else ""
 
     @property
     def absent(self) -> list[str]:

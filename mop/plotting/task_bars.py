@@ -27,6 +27,8 @@ _TO_ZERO = 1.6  # the place of 0 on a log axis is the least number divided by th
 _SEEDS_APART = 0.11  # of the seeds of one policy, as a share of a row
 POLICIES = {"mop": "mixture", "gru": "GRU baseline"}  # name in the table -> what it is called
 _PLACES = (-0.17, 0.17)  # of the two that are compared, in the row of a task; the next line: how their points look
+_PANELS_ACROSS, _MOST_VALUES = 6, 10  # of success against cost: more values have a panel each
+_LEAST_LPC = 10.0  # of an axis: less is next to the skip alone
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#222222", "marker": "o"},
     {"color": HUES["vermilion"], "marker": "s", "markerfacecolor": "white"},
@@ -50,7 +52,7 @@ MEASURES = {  # what a page calls it
     "failures": Measure("failures, % of the episodes (log axis)", *_SUCCESS, is_log=True),
     "success": Measure("success, % of the episodes", *_SUCCESS),
     "path ratio": Measure("path ratio (steps / the bot's steps, successes only)", "path_ratio"),
-    "mean LPC": Measure("mean LPC of a step", "mean_lpc"),
+    "mean LPC": Measure("mean LPC of a step (log axis)", "mean_lpc"),
 }
 
 
@@ -76,32 +78,37 @@ def plot_by_task(
     table: `task_id`, `success_rate` and the columns of one of MEASURES; `policy` ("mop", "gru"; a mixture where it is
     missing), `trial`, `seed`. Success has its 95 % interval. Of several seeds (or trials) each is drawn, small, and
     their mean. Rows without a value are left out.
-    names: of the column `policy`, the two that are compared, and what they are called. tasks: from top to bottom;
-    None: those with most failures first.
+    A policy of several tasks (`trained_on`) has a row of its own. names: of the column `policy`, the two that are
+    compared, and what they are called. tasks: from top to bottom; None: those with most failures first.
     """
     what = _measure(measure)
     check_columns(table, {"task_id", "success_rate", *_columns(what)}, "the results table has")
     table = _with_policy(table)[lambda rows: rows[what.column].notna()]
     if table.empty:
         raise InputError(f"no result has a {measure}")
+    table = table.assign(row=_row_names(table))
     if tasks is None:
-        tasks = table.groupby("task_id")["success_rate"].mean().sort_values(kind="stable").index.tolist()
-    figure = Figure(figsize=(7.8, 0.36 * len(tasks) + 1.5), layout="constrained")
+        shown = table.groupby("row")["success_rate"].mean().sort_values(kind="stable").index.tolist()
+    else:
+        shown = [name for task_id in tasks for name in table["row"][table["task_id"] == task_id].unique()]
+    figure = Figure(figsize=(7.8, 0.36 * len(shown) + 1.5), layout="constrained")
     ax, zero = figure.subplots(), _place_of_zero(table, what)
-    for row, task_id in enumerate(tasks):
+    for row, called in enumerate(shown):
         means = [
             (_draw_seeds(ax, rows, what, row + place, look, zero, name), row + place)
             for (policy, name), place, look in zip(names.items(), _PLACES, _LOOKS, strict=True)
-            if not (rows := table[(table["task_id"] == task_id) & (table["policy"] == policy)]).empty
+            if not (rows := table[(table["row"] == called) & (table["policy"] == policy)]).empty
         ]
         if len(means) == 2:
             ax.plot(*zip(*means, strict=True), color="#bbbbbb", linewidth=1, zorder=1)
-    ax.set_yticks(range(len(tasks)), [task_name(task_id) for task_id in tasks])
-    ax.set_ylim(len(tasks) - 0.45, -0.55)
+    ax.set_yticks(range(len(shown)), shown)
+    ax.set_ylim(len(shown) - 0.45, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(what.label)
     if what.is_log:
         _log_axis(ax, "x", _points(table, what, zero), zero)
+    if what.column == "mean_lpc":
+        _lpc_axis(ax, table["mean_lpc"].to_numpy(float))
     open_frame(ax)
     _add_legend(figure, table, names)
     if title:
@@ -112,38 +119,48 @@ def plot_by_task(
 def plot_success_against_lpc(
     table: "pd.DataFrame", color_by: str, color_label: str = "", measure: str = "success", title: str = ""
 ) -> Figure:
-    """One point for each row: success with its 95 % interval against mean LPC, coloured by the values of a column.
+    """One point for each row: success with its 95 % interval against mean LPC (log axis), by the values of a column.
 
     table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
-    `policy`, the points of GRU baselines are hollow. measure: "success", or "failures" on a log axis that has few at
-    its top.
+    `policy`, the points of GRU baselines are hollow. A few values have a hue each; more have a panel each. A grey line
+    joins the points of a task than which none is both better and cheaper. measure: "success", or "failures" on a log
+    axis that has few at its top.
     """
     what = _measure(measure)
     check_columns(table, {*_columns(what), "mean_lpc", color_by}, "the results table has")
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
-    ax, zero = figure.subplots(), _place_of_zero(table, what)
-    values = list(dict.fromkeys(table[color_by]))
-    is_gru = _with_policy(table)["policy"].to_numpy() == "gru"
-    for value, color, marker in zip(values, itertools.cycle(HUES.values()), itertools.cycle("osD^vPX<>*")):
-        style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 6, "alpha": 0.85}
-        label = f"{value:g}" if isinstance(value, float) else str(value)
-        for chosen, more in ((~is_gru, {}), (is_gru, {"markerfacecolor": "white"})):
-            rows = table[(table[color_by] == value).to_numpy() & chosen]
-            if rows.empty:
-                continue
-            points, lpc = _points(rows, what, zero), rows["mean_lpc"].to_numpy(float)
-            yerr = np.abs(np.stack([points.low, points.high]) - points.value)
-            ax.errorbar(lpc, points.value, yerr=yerr, label=label, capsize=2, linewidth=1, **style, **more)
-            label = "_again"  # one name in the legend
-            _add_notes(ax, rows, lpc, points.value)
-    if is_gru.any():
-        ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
-    ax.set(xlabel="mean LPC of a step", ylabel=what.label.replace(" of the episodes", ""))
+    table, values = _with_policy(table), list(dict.fromkeys(table[color_by]))
+    panels = [[value] for value in values] if len(values) > _MOST_VALUES else [values]
+    columns = min(len(panels), _PANELS_ACROSS)
+    rows, is_one = -(-len(panels) // columns), len(panels) == 1
+    size = (8.4, 5.0) if is_one else (1.6 * columns, 1.25 * rows + 1.0)
+    figure, zero = Figure(figsize=size, layout="constrained"), _place_of_zero(table, what)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, of_panel in zip(axes, panels, strict=False):
+        _draw_tradeoff(ax, table[table[color_by].isin(of_panel)], color_by, what, zero, is_one)
+        _lpc_axis(ax, table["mean_lpc"].to_numpy(float), not is_one)
+        if what.is_log:
+            _log_axis(ax, "y", _points(table, what, zero), zero, (1, 2, 5) if is_one else (1,))
+        open_frame(ax)
+        if not is_one:
+            ax.set_title(_value_name(of_panel[0]), fontsize="small", loc="left", pad=2)
+            ax.tick_params(labelsize="x-small")
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    for ax in axes[max(len(panels) - columns, 0) : len(panels)]:
+        ax.tick_params(labelbottom=True)
     if what.is_log:
-        _log_axis(ax, "y", _points(table, what, zero), zero)
-        ax.invert_yaxis()  # better is higher, as on the axis of success
-    open_frame(ax)
-    figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # where it hides no point
+        axes[0].invert_yaxis()  # of all: better is higher, as on the axis of success
+    axes[len(panels) - 1 - (columns - 1) // 2].set_xlabel("mean LPC of a step (log axis)")
+    axes[(rows - 1) // 2 * columns].set_ylabel(what.label.replace(" of the episodes", ""))
+    handles, labels = axes[0].get_legend_handles_labels() if is_one else ([], [])
+    if is_one and (table["policy"] == "gru").any():
+        axes[0].set_title("hollow: GRU baseline", fontsize="medium", loc="left")
+    if is_one:
+        figure.legend(
+            handles, labels, title=color_label or color_by, frameon=False, loc="outside lower center", ncols=len(labels)
+        )
+    else:
+        _add_legend(figure, table, POLICIES, has_means=False)
     if title:
         figure.suptitle(wrapped(title, 7.0), fontsize="large")
     return figure
@@ -165,6 +182,24 @@ def _columns(what: Measure) -> set[str]:
 def _with_policy(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with a policy in each row: older tables are of mixtures and do not say it."""
     return table.assign(policy=table["policy"].fillna("mop") if "policy" in table else "mop")
+
+
+def _row_names(table: "pd.DataFrame") -> list[str]:
+    """What the row of each result is called: its task, and the list of tasks that its policy was trained on."""
+    lists = table["trained_on"] if "trained_on" in table else [None] * len(table)
+    names = zip(table["task_id"].map(task_name), lists, strict=True)
+    return [f"{task}, by {tasks}" if isinstance(tasks, str) else task for task, tasks in names]
+
+
+def _value_name(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else task_name(str(value))
+
+
+def _frontier(cost: np.ndarray, success: np.ndarray) -> np.ndarray:
+    """The points (F,) than which none of some (R,) is both better and cheaper, the cheapest first."""
+    order = np.lexsort((-success, cost))
+    best = np.maximum.accumulate(success[order])
+    return order[np.diff(best, prepend=-np.inf) > 0]
 
 
 def _place_of_zero(rows: "pd.DataFrame", what: Measure) -> float:
@@ -244,21 +279,67 @@ def _draw_seeds(
     mean = float(np.mean(np.where(points.is_zero, 0, points.value)))
     at = zero if what.is_log and mean == 0 else mean
     policy, count, task_id = rows["policy"].iloc[0], len(rows), rows["task_id"].iloc[0]
-    text = f"{task_name(task_id)} {name}: mean of {count} runs {mean:.4g}, {what.label}"
+    text = f"{rows['row'].iloc[0]} {name}: mean of {count} runs {mean:.4g}, {what.label}"
     ax.plot(at, y, linestyle="none", markersize=7, **look)
     add_note(ax, at, at, y, y, text, task_id=task_id, policy=policy, mean=mean, runs=count)
     return at
 
 
-def _log_axis(ax: Axes, axis: str, points: _Points, zero: float) -> None:
-    """A log axis in percent, labelled at 1, 2 and 5 times powers of ten; beyond it the place of 0, if it is used."""
+def _draw_tradeoff(ax: Axes, table: "pd.DataFrame", color_by: str, what: Measure, zero: float, is_one: bool) -> None:
+    """Draw the points of a panel: each value in its hue where there is one panel, else policies as in all figures."""
+    of_value = dict(
+        zip(dict.fromkeys(table[color_by]), zip(itertools.cycle(HUES.values()), "osD^vPX<>*"), strict=False)
+    )
+    of_policy = dict(zip(POLICIES, _LOOKS, strict=True))
+    for value, of_one in table.groupby(color_by, sort=False):
+        label = _value_name(value)
+        for policy, rows in of_one.groupby("policy", sort=False):
+            look = of_policy[policy]
+            color, marker = of_value[value] if is_one else (look["color"], look["marker"])
+            points, lpc = _points(rows, what, zero), rows["mean_lpc"].to_numpy(float)
+            yerr = np.abs(np.stack([points.low, points.high]) - points.value)
+            style: dict[str, Any] = {"markersize": 6, "capsize": 2} if is_one else {"markersize": 3.5}
+            style |= {"fmt": marker, "color": color, "markerfacecolor": "white" if policy == "gru" else color}
+            ax.errorbar(lpc, points.value, yerr=yerr, label=label, alpha=0.85, linewidth=1, **style)
+            label = "_again"  # one name in the legend
+            _add_notes(ax, rows, lpc, points.value)
+    tasks = list(table.groupby("task_id")) if "task_id" in table else [("", table)]
+    for _, rows in tasks if len(tasks) <= len(HUES) else ():
+        lpc, success = rows["mean_lpc"].to_numpy(float), rows["success_rate"].to_numpy(float)
+        best = _frontier(lpc, success)
+        heights = _points(rows.iloc[best], what, zero).value
+        ax.step(lpc[best], heights, where="post", color="#999999", linewidth=1, zorder=1)
+
+
+def _lpc_axis(ax: Axes, lpc: np.ndarray, is_small: bool = False) -> None:
+    """A log axis of LPC (R,), with a place for 0 where policies have collapsed to the skip; is_small: of a panel."""
+    low, high = float(lpc.min()) / 1.25, max(float(lpc.max()), _LEAST_LPC) * 1.25
+    has_zero = low < _LEAST_LPC
+    ax.set_xscale("symlog", linthresh=_LEAST_LPC, linscale=0.5) if has_zero else ax.set_xscale("log")
+    low = -0.3 * _LEAST_LPC if has_zero else low
+    decades = 10.0 ** np.arange(np.floor(np.log10(max(low, _LEAST_LPC))), np.ceil(np.log10(high)) + 1)
+    most_ticks = 8 if not is_small else 3 if len(decades) > 3 else 2
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [0.0] * has_zero + [tick for tick in np.outer(decades, steps).ravel() if low <= tick <= high]
+        if len(ticks) <= most_ticks:
+            break
+    if len(ticks) < 2:  # all within one step
+        ticks = [float(lpc.min()), float(lpc.max())][: 1 + int(lpc.max() > 1.1 * lpc.min())]
+    ticks = [ticks[place] for place in sorted({round(x) for x in np.linspace(0, len(ticks) - 1, most_ticks)})]
+    ax.xaxis.set_ticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(low, high)
+
+
+def _log_axis(ax: Axes, axis: str, points: _Points, zero: float, steps: Sequence[int] = (1, 2, 5)) -> None:
+    """A log axis in percent, labelled at `steps` times powers of ten; beyond it the place of 0, if it is used."""
     has_zero = bool(points.is_zero.any())
     high = min(float(points.high.max(initial=0)) * 1.25, 110.0)
     low = zero / 1.3 if has_zero else zero * _TO_ZERO
     getattr(ax, f"set_{axis}scale")("log")
     getattr(ax, f"set_{axis}lim")(low, high)
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    ticks = [tick for tick in np.outer(decades, (1, 2, 5)).ravel() if zero * _TO_ZERO <= tick <= high]
+    ticks = [tick for tick in np.outer(decades, steps).ravel() if zero * _TO_ZERO <= tick <= high]
     labels = [f"{tick:g}" for tick in ticks]
     if has_zero:
         line = {"x": ax.axvline, "y": ax.axhline}[axis]
@@ -269,12 +350,12 @@ def _log_axis(ax: Axes, axis: str, points: _Points, zero: float) -> None:
     its_axis.set_minor_locator(NullLocator())
 
 
-def _add_legend(figure: Figure, table: "pd.DataFrame", names: Mapping[str, str]) -> None:
+def _add_legend(figure: Figure, table: "pd.DataFrame", names: Mapping[str, str], has_means: bool = True) -> None:
     """What the points are; the small ones only where there are some."""
     looks = zip(names.items(), _LOOKS, strict=True)
     of_policy = [(name, look) for (policy, name), look in looks if (table["policy"] == policy).any()]
     handles = [Line2D([], [], linestyle="none", markersize=7, label=name, **look) for name, look in of_policy]
-    if table.groupby(["task_id", "policy"]).size().max() > 1:
+    if has_means and table.groupby(["row", "policy"]).size().max() > 1:
         handles.append(Line2D([], [], linestyle="none", marker="o", color="#222222", alpha=0.45, markersize=3.5))
         handles[-1].set_label("one run of several")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="medium")

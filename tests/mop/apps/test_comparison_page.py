@@ -23,6 +23,7 @@ from mop.apps.comparison_page import (
     common_worlds,
     compare_in_numbers,
     filters_of,
+    link_to_run,
     load_table,
     measures_of,
     page_of,
@@ -36,6 +37,7 @@ from mop.apps.comparison_page import (
     worlds_name,
     worlds_of,
 )
+from mop.apps.elements import View
 from mop.apps.runs import find_cached_runs, load_routing
 from mop.apps.template import Export
 from mop.artifacts.run_paths import RunKey, cache_path
@@ -131,7 +133,7 @@ def test_tradeoff_leaves_out_what_it_cannot_colour(rows):
     def labels(*asked) -> list[str]:
         return [text.get_text() for text in plot_tradeoff(rows, *asked).legends[0].get_texts()]
 
-    assert len(labels("task", "mop")) == rows["task_id"].nunique() >= 16
+    assert len(plot_tradeoff(rows, "task", "mop").axes) == rows["task_id"].nunique() >= 16
     assert labels("lpc_alpha", "mop") == [f"{alpha:g}" for alpha in PENALTIES]
     (ax,) = plot_tradeoff(rows, "lpc_alpha", "mop").axes
     dots = [len(container.lines[0].get_xdata()) for container in ax.containers]
@@ -207,3 +209,13 @@ def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path, cap
 def test_a_run_that_is_asked_for_and_not_there_is_refused(capsys):
     result = run_script_here(capsys, "cross_task_viz.py", "--left", "nonsense", "--cache_dir", CACHE, cwd=REPOSITORY)
     assert result.returncode == 2 and "nonsense" in the_error_line(result.stderr) and result.stdout == ""
+
+
+def test_a_point_leads_to_its_run_where_one_server_has_both_pages():
+    row = {"task_id": TASK, "trial": 2, "seed": 1.0, "trained_on": float("nan")}
+    address = link_to_run(View({"file": "cross_task_viz.py", "measure": "success"}))
+    assert address(row) == f"?file=routing_viz.py&run={TASK}/trial_2/seed_1"
+    assert address(row | {"seed": float("nan"), "trained_on": "three"}) == (
+        f"?file=routing_viz.py&run=three/trial_2/{TASK}"
+    )
+    assert address({"task_id": TASK, "mean": 3.0}) == "" and link_to_run(View({}))(row) == ""

@@ -66,7 +66,10 @@ def test_failures_are_drawn_on_a_log_axis_with_a_place_for_none(table):
 def test_other_measures_have_axes_of_their_own(table):
     for measure, easy in (("success", [100, 98]), ("path ratio", [1.1, 1.5]), ("mean LPC", [4096, 4096])):
         (ax,) = plot_by_task(table, measure).axes
-        assert ax.get_xscale() == "linear" and ax.get_xlabel() == MEASURES[measure].label
+        assert (
+            ax.get_xscale() == ("log" if measure == "mean LPC" else "linear")
+            and ax.get_xlabel() == MEASURES[measure].label
+        )
         assert [points(ax, marker)[0][-1] for marker in "os"] == pytest.approx(easy)
     table.loc[table["policy"] == "gru", "path_ratio"] = np.nan
     assert legend_of(plot_by_task(table, "path ratio")) == ["mixture", "one run of several"]
@@ -96,7 +99,9 @@ def test_success_against_lpc_shows_each_row_with_its_interval():
     figure = plot_success_against_lpc(table, "lpc_alpha", "alpha")
     (ax,), (legend,) = figure.axes, figure.legends
     points = [np.column_stack(container.lines[0].get_data()).tolist() for container in ax.containers]
-    assert points == [[[100.0, 90.0], [10.0, 50.0]], [[2000.0, 100.0]]]
+    assert points == [[[100.0, 90.0], [10.0, 50.0]], [[2000.0, 100.0]]] and ax.get_xscale() == "symlog"
+    (frontier,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
+    assert frontier.get_xydata().tolist() == [[10.0, 50.0], [100.0, 90.0], [2000.0, 100.0]]
     (bars,) = ax.containers[0].lines[2]
     np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[80, 95], [40, 70]])
     assert texts(legend.get_texts()) == ["1e-05", "0"] and legend.get_title().get_text() == "alpha"
@@ -114,3 +119,31 @@ def test_failures_against_lpc_have_few_at_the_top(table):
     assert ax.get_yscale() == "log" and ax.yaxis_inverted() and texts(ax.get_yticklabels())[0] == "0"
     drawn = [value for container in ax.containers for value in container.lines[0].get_ydata()]
     assert sorted(drawn)[1:] == pytest.approx([2, 10, 30, 50]) and min(drawn) == ax.get_yticks()[0]
+
+
+def test_many_tasks_have_a_panel_each_and_nothing_is_cut(table):
+    """More tasks than hues: what they are called is written above their points, within the figure."""
+    many = pd.concat(
+        [
+            table.assign(task_id=f"BabyAI-{name}-v0", mean_lpc=lpc)
+            for name, lpc in zip("ABCDEFGHIJKLM", range(20, 20000, 1600), strict=False)
+        ]
+    )
+    figure = plot_success_against_lpc(many, "task_id", measure="failures")
+    assert [ax.get_title("left") for ax in figure.axes] == list("ABCDEFGHIJKLM")
+    assert all(ax.get_xscale() == "log" and ax.yaxis_inverted() for ax in figure.axes)
+    assert legend_of(figure) == ["mixture", "GRU baseline"]
+    figure.draw_without_rendering()
+    inside = figure.bbox.padded(1)
+    for text in [*(ax.title for ax in figure.axes), *figure.legends[0].get_texts()]:
+        assert inside.contains(*text.get_window_extent().p0) and inside.contains(*text.get_window_extent().p1)
+    assert len([value for value in values_of(figure) if "seed" in value]) == len(many) == 65
+
+
+def test_policies_of_several_tasks_are_no_seeds_of_those_of_one(table):
+    """They have a row of their own, and no mean with the others."""
+    several = table[table["task_id"] == "BabyAI-Hard-v0"].assign(trained_on="three", success_rate=0.1)
+    figure = plot_by_task(pd.concat([table, several]), "success")
+    assert texts(figure.axes[0].get_yticklabels()) == ["Hard, by three", "Hard", "Easy"]
+    means = [value["mean"] for value in values_of(figure) if "mean" in value]
+    assert means == pytest.approx([10, 80])
