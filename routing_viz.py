@@ -16,7 +16,7 @@ with app.setup:
     import marimo as mo
 
     from mop.apps import elements, microscope_tab, run_figures, use_and_need
-    from mop.apps.flags import ALL_STEPS, RELATIVE, SCALES
+    from mop.apps.flags import RELATIVE, SCALES
     from mop.apps.flags import RoutingSettings as Settings
     from mop.apps.run_figures import Shown
     from mop.common.cli import parse
@@ -134,27 +134,14 @@ def _(
     tab,
     view,
 ):
-    mo.stop(tab == microscope_tab.TAB)
-    steps = steps_dropdown.value if is_map or is_chart else ALL_STEPS
+    mo.stop(not is_map and not is_chart)
     least = int(min_steps_number.value or 1) if is_map else 1
-    shown = Shown(run, num_fresh, steps, least, scale_dropdown.value if is_map and measure.parts else RELATIVE)
-    shown_data, intervention_rows = run_figures.part_of(routing_data, steps), []
-    if tab == use_and_need.TAB:
-        try:
-            intervention_rows = use_and_need.rows_of(run, routing_data)
-        except (InputError, OSError) as error:
-            elements.stop(error, "info")
-        page = use_and_need.matrix_page(run, intervention_rows, routing_data, args.plots_dir)
-        figure_name = view.pick("memory", page.figures, next(iter(page.figures)))
-    else:
-        page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
-        map_name = run_figures.map_name(measure_dropdown.value, analysis_dropdown.value, int(expert_dropdown.value))
-        figure_name = map_name if is_map else run_figures.CHARTS[tab][0]
-    return figure_name, intervention_rows, page, shown, shown_data
-
-
-@app.cell
-def _(figure_name, is_map, page, run, shown, shown_data, view):
+    scale = scale_dropdown.value if is_map and measure.parts else RELATIVE
+    shown = Shown(run, num_fresh, steps_dropdown.value, least, scale)
+    shown_data = run_figures.part_of(routing_data, steps_dropdown.value)
+    page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
+    map_name = run_figures.map_name(measure_dropdown.value, analysis_dropdown.value, int(expert_dropdown.value))
+    figure_name = map_name if is_map else run_figures.CHARTS[tab][0]
     link = microscope_tab.link_to_cell(shown_data, view) if is_map else None
     figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
     mo.vstack([*filter(None, [elements.absent(view)]), figure])
@@ -162,9 +149,9 @@ def _(figure_name, is_map, page, run, shown, shown_data, view):
 
 
 @app.cell
-def _(intervention_rows, routing_data, run):
-    mo.stop(not intervention_rows)
-    use_and_need.table_shown(run, intervention_rows, routing_data)
+def _(args, routing_data, run, tab):
+    mo.stop(tab != use_and_need.TAB)
+    use_and_need.shown(run, routing_data, args.plots_dir)
     return
 
 
@@ -189,7 +176,7 @@ def _(document, routing_data, view):
 @app.cell
 def _(document, episode_table, view):
     episode_table.value  # chosen: another world
-    microscope_tab.frame(document, view)
+    mo.vstack([*filter(None, [elements.absent(view)]), microscope_tab.frame(document, view)])
     return
 
 

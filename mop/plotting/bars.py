@@ -348,7 +348,8 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         axes[-1, column].bar(distance, counts[distance], color="#777777")
         axes[-1, column].set(xlabel=f"cells to the {kind}")
         axes[-1, column].set_title(counted(int(counts[distance].sum()), "step"), fontsize="medium", loc="left")
-        axes[-1, column].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes[-1, column].xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes[-1, column].set_xlim(distance.min() - 0.9, distance.max() + 0.9)  # also of one distance alone
     for ax in axes.ravel():
         open_frame(ax)
     for ax in axes[:-1, 0]:

@@ -221,6 +221,7 @@ def choose_a_view(page: Page) -> str:
     page.choose("Map", "LPC")
     page.choose("Analysis", "by key phase")
     page.choose_start("Steps", "action: forward")
+    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward")
     least = page.page.locator("marimo-number input")
     least.fill("2")
     least.press("Enter")

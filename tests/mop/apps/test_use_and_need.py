@@ -83,6 +83,7 @@ def test_without_a_row_of_the_intact_policy_its_evaluation_counts(data, tmp_path
     assert names[0] == "before the key" and sum(phase["steps"] for phase in intact["phases"]) == len(data.steps)
     means = np.average([p["use"][0] for p in intact["phases"]], 0, [p["steps"] for p in intact["phases"]])
     np.testing.assert_allclose(means, data.steps.layer_routing[0].mean(0), atol=1e-5)
-    use_and_need.matrix_page(run, [intact, *found], data).figures["use_and_need"]()
+    page = use_and_need.shown(run, data, "plots").text
+    assert "use_and_need" in page and "lesion 0.2" in page and "marimo-callout" not in page
     elsewhere = write(tmp_path / "other", rows(about | {"eval_seed": 5})[1:])
     assert "other worlds" in refusal(use_and_need.rows_of, elsewhere, data)
