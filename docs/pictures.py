@@ -1,22 +1,22 @@
 """The pictures of README.md and microscope.md (needs chromium).
 
-python docs/pictures.py             all, from what `make site` evaluates
-python docs/pictures.py microscope  microscope.gif and microscope.png alone, from results/zoo
+python docs/pictures.py                    both, from what `make site` evaluates
+python docs/pictures.py --only microscope  microscope.gif and microscope.png alone, from results/zoo
 """
 
 import io
 import shutil
-import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from mop.apps.episode_film import episode_gif
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_figure
 from mop.evaluation.evaluate import load_for_evaluation
@@ -27,27 +27,27 @@ DOCS = Path(__file__).resolve().parent
 
 CACHE_DIR = DOCS.parent / "site" / "cache"
 RUN = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)
-EPISODE = 0
 CHECKPOINT = DOCS.parent / "results/zoo/BabyAI-KeyCorridorS3R3-v0/trial_30/seed_0/checkpoint_final.pt"
 WORLD, SLIDER = 2, "1.1"  # GRU 16 of layer 1
 FRAME_MS, LAST_MS = 110, 2500
 NUM_COLORS = 128  # of the film
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The flags."""
+
+    only: str | None = setting(None, "this alone", choices=("specialisation", "microscope"))
+
+
 def main() -> None:
-    """Draw what is asked for, or all."""
-    drawn = {"episode": draw_episode, "microscope": draw_microscope}
-    for name in sys.argv[1:] or drawn:
-        if name not in drawn:
-            raise InputError(f"there is no picture {name!r}: {', '.join(drawn)}")
-        drawn[name]()
-
-
-def draw_episode() -> None:
-    """Write specialisation.png and episode.gif."""
-    data = load_cache(cache_path(CACHE_DIR, RUN), "make site")
-    write_figure(DOCS / "specialisation.png", plot_specialisation(data, ["by_action", "by_key_phase"]))
-    _write(episode_gif(data, EPISODE), "episode.gif")
+    """Draw what is asked for, or both."""
+    only = parse(Settings, __doc__).only
+    if only != "microscope":
+        data = load_cache(cache_path(CACHE_DIR, RUN), "make site")
+        write_figure(DOCS / "specialisation.png", plot_specialisation(data, ["by_action", "by_key_phase"]))
+    if only != "specialisation":
+        draw_microscope()
 
 
 def draw_microscope() -> None:

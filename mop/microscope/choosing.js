@@ -29,9 +29,7 @@ export function intactEpisode(world) {
   return new Episode(new Actor(policies[0], phases), content.worlds[world], content.palette, world);
 }
 
-export function tell(text) {
-  element("told").textContent = text;
-}
+export const tell = (text) => { element("told").textContent = text; };
 
 // --- the address -----------------------------------------------------------------------------------------------------
 
@@ -91,9 +89,9 @@ export function choose(changes, isKept = true) {
 /** Play both episodes to their ends: a change that cannot be made at any step is refused before anything is shown. */
 function makePair() {
   const { world, step, intervention, memory, edits, hands } = chosen;
-  const isHere = [world, step].every(Number.isInteger) && content.worlds[world] !== undefined && step >= 0;
+  const isHere = [world, step].every(Number.isInteger) && world in content.worlds && step >= 0;
   if (!isHere) throw new Error(`this is not here: the worlds are 0 to ${content.worlds.length - 1}, steps count from 0`);
-  const episodes = [intactEpisode(world)];
+  const episodes = [pair[0]?.number === world ? pair[0] : intactEpisode(world)];
   if (other > 0 || intervention !== "none" || edits.length > 0 || hands.length > 0) {
     const actor = new Actor(policies[other], phases, intervention, memory, pools[other]);
     episodes.push(new Episode(actor, content.worlds[world], content.palette, world, edits, hands));

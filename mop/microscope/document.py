@@ -67,7 +67,7 @@ def microscope_document(
     seeds = list(bot_paths.solvable(eval_seed, num_worlds)[0])
     packed = pack_worlds(bot_paths, seeds)
     missions = sorted({world["mission"] for world in packed["worlds"]})
-    policies = []
+    policies: list[dict] = []
     for checkpoint in checkpoints:
         encoder = encoder_for(checkpoint, lang_encoder)
         found = evaluate(checkpoint, encoder, bot_paths, num_worlds, eval_seed, progress=progress, with_phases=False)

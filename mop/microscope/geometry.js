@@ -41,8 +41,7 @@ export const isEnterable = (code) => codeKind(code) === EMPTY || isDoor(code, OP
 
 /** Name what is in a cell: "red key", "locked red door", "wall", "empty". */
 export function describe(code) {
-  const kind = codeKind(code);
-  const name = OBJECT_NAMES[kind];
+  const kind = codeKind(code), name = OBJECT_NAMES[kind];
   if (kind === EMPTY || kind === WALL) return name;
   const colored = `${COLOR_NAMES[codeColor(code)]} ${name}`;
   return kind === DOOR ? `${STATE_NAMES[codeState(code)]} ${colored}` : colored;

@@ -37,7 +37,7 @@ class Targets {
   constructor(desc, world) {
     const found = matches(desc, world);
     this.objects = new Set(found.map(({ x, y, code }) => identity(code, y * world.width + x)));
-    this.places = found.map(({ x, y }) => [x, y]);
+    this.update(world);
   }
 
   has(code) { return this.objects.has(codeNumber(code)); }

@@ -64,9 +64,7 @@ export class Episode {
   }
 
   /** Number of actions of the whole episode. */
-  get length() {
-    return this.at(Infinity).t;
-  }
+  get length() { return this.at(Infinity).t; }
 
   advance() {
     const { world, hidden, actor } = this, t = this.states.length;
@@ -83,8 +81,8 @@ export class Episode {
   }
 }
 
-/** Play a world from a state on; see: called with the answer at every step, before its action. Returns the world. */
-export function playOn(actor, world, hidden, episode, see) {
+/** Play a world from a state on; see: called with each answer, before its action. Returns the world. */
+export function playOn(actor, world, hidden, episode, see = () => {}) {
   while (!world.isOver) {
     const answer = actor.act(world, hidden, episode);
     see(answer);

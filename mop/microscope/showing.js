@@ -5,7 +5,7 @@ import { other, pair, policies, timer, toAddress } from "./choosing.js";
 import { drawHidden, drawStrip, drawWorld, prepareCanvas } from "./draw.js";
 import { ACTION_NAMES, EMPTY, describe } from "./geometry.js";
 import { partsOf, parse } from "./interventions.js";
-import { FELT, WOULD, findCauses, tellCauses } from "./why.js";
+import { WOULD, findCauses, tellCauses } from "./why.js";
 
 const STRIP_PX = 34; // height of a layer's strip
 const FEWEST_STEPS = 12; // that a strip has room for
@@ -138,8 +138,7 @@ function showCauses() {
   const state = mine().at(chosen.step);
   causes = findCauses(mine(), chosen.step);
   element("because").textContent = state.isLast ? "The episode is over." : tellCauses(state, causes);
-  const felt = causes.filter(({ size }) => size >= FELT).slice(0, 8);
-  element("causes").replaceChildren(...felt.map(({ kind, name, size, action, success, steps }) => {
+  element("causes").replaceChildren(...causes.map(({ kind, name, size, action, success, steps }) => {
     const where = { thing: "", carried: "in hand: ", memory: "seen at " }[kind];
     const end = success ? `solved after ${steps}` : "not solved";
     return made("li", {}, made("b", {}, where + name), ` ${size.toFixed(2)}: without it ${WOULD[action]}, ${end}`);

@@ -5,8 +5,9 @@ import { softmax } from "./numbers.js";
 import { EMPTY, describe } from "./geometry.js";
 import { playOn } from "./rollouts.js";
 
-export const FELT = 0.005; // size from which a cause is told
-export const NUM_REMEMBERED = 8; // steps back that are forgotten one at a time
+const FELT = 0.005; // size from which a cause is told
+const MOST = 8; // causes that are told
+const NUM_REMEMBERED = 8; // steps back that are forgotten one at a time
 
 /** Half the sum of absolute differences: 0 for equal probabilities, 1 for disjoint ones. */
 export function totalVariation(one, other) {
@@ -14,7 +15,7 @@ export function totalVariation(one, other) {
 }
 
 /**
- * List causes of the action at step t, the strongest first.
+ * List causes of the action at step t, the strongest first: up to MOST that change the action or are felt.
  *
  * Each is {kind: "thing" | "carried" | "memory", name, x, y, t, size (total variation of the action's probabilities),
  * action (the likeliest without it), success, steps (how the episode then ends)}.
@@ -23,27 +24,27 @@ export function findCauses(episode, t) {
   const state = episode.at(t), { actor } = episode;
   if (state.isLast) return [];
   const causes = [];
-  const judge = (about, world, hidden) => {
-    let answer = null; // to this world: the first
-    const end = playOn(actor, world, hidden, episode.number, (one) => { answer ??= one; });
+  const judge = (about, change, hidden = state.before) => {
+    const world = state.world.clone();
+    change(world);
+    const answer = actor.act(world, hidden, episode.number), { action } = answer;
     const size = totalVariation(state.probabilities, softmax(answer.logits));
-    causes.push({ ...about, size, action: answer.action, success: end.success, steps: end.steps });
+    if (size >= FELT || action !== state.action) causes.push({ ...about, size, action, world, hidden: answer.hidden });
   };
-  for (const { x, y, code } of state.world.things()) {
-    const world = state.world.clone();
-    world.change(x, y, EMPTY); // not `remove`, which leaves the outermost cells as they are
-    judge({ kind: "thing", name: describe(code), x, y }, world, state.before);
+  for (const { x, y, code } of state.world.things()) { // `remove` would leave the outermost cells as they are
+    judge({ kind: "thing", name: describe(code), x, y }, (world) => world.change(x, y, EMPTY));
   }
-  if (state.world.carried !== EMPTY) {
-    const world = state.world.clone();
-    world.emptyHand();
-    judge({ kind: "carried", name: describe(state.world.carried), x: world.x, y: world.y }, world, state.before);
+  const { carried, x, y } = state.world;
+  if (carried !== EMPTY) judge({ kind: "carried", name: describe(carried), x, y }, (world) => world.emptyHand());
+  for (let left = t - 1; left >= Math.max(0, t - NUM_REMEMBERED); left--) {
+    judge({ kind: "memory", name: `step ${left}`, t: left }, () => {}, hiddenWithout(episode, t, left));
   }
-  for (let back = 1; back <= Math.min(NUM_REMEMBERED, t); back++) {
-    const left = t - back;
-    judge({ kind: "memory", name: `step ${left}`, t: left }, state.world.clone(), hiddenWithout(episode, t, left));
-  }
-  return causes.sort((one, other) => other.size - one.size);
+  const strongest = causes.sort((one, other) => other.size - one.size).slice(0, MOST);
+  return strongest.map(({ world, hidden, ...cause }) => {
+    world.step(cause.action);
+    const { success, steps } = playOn(actor, world, hidden, episode.number);
+    return { ...cause, success, steps };
+  });
 }
 
 /** The hidden state before step t, had the policy not seen step `left`: through that one, its memory stays. */
@@ -63,7 +64,7 @@ export function tellCauses(state, causes) {
   if (strong) {
     return `${does} because ${ABOUT[strong.kind]} ${strong.name}; without it, it would ${WOULD[strong.action]}.`;
   }
-  if (causes.length === 0 || causes[0].size < FELT) return `${does}, whatever single thing or memory is taken away.`;
+  if (causes.length === 0) return `${does}, whatever single thing or memory is taken away.`;
   const { kind, name, size } = causes[0], what = kind === "memory" ? `what it saw at ${name}` : `the ${name}`;
   return `${does}, whatever single thing is taken away; most depends on ${what}, ${size.toFixed(2)} of probability.`;
 }

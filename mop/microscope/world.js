@@ -180,9 +180,7 @@ export class World {
   }
 
   /** Take away what is carried. */
-  emptyHand() {
-    Object.assign(this, { carried: EMPTY, firstView: null });
-  }
+  emptyHand() { Object.assign(this, { carried: EMPTY, firstView: null }); }
 
   /** Set the state of a door: 0 open, 1 closed, 2 locked. */
   setDoor(x, y, state) {

@@ -26,6 +26,7 @@ SCRIPTS = {
     ),
     *(
         "microscope.py",
+        "docs/pictures.py",
         "studies/tasks.py",
         "tests/hostile/mutants.py",
         "tests/hostile/flags.py",
