@@ -21,7 +21,7 @@ from types import FunctionType
 
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 
 FILES = ("fast_cases", "training_cases", "generative_cases")
 Costs = Generator[dict[str, float]]
@@ -104,7 +104,7 @@ def main() -> int:
     names = [word for word in settings.words if "=" not in word] or list(CASES)
     if unknown := [name for name in names if name not in CASES]:
         raise InputError(f"there is no case {unknown[0]}; there are {', '.join(CASES)}")
-    use_device("cpu")
+    choose_device("cpu")
     for name in names:
         known = inspect.signature(CASES[name].function).parameters
         given = {key: type(known[key].default)(value) for key, value in arguments.items() if key in known}

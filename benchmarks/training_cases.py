@@ -23,7 +23,7 @@ from mop.evaluation.evaluate import encoder_for, evaluate, load_for_evaluation
 from mop.evaluation.intervention_runs import Study
 from mop.fast import autograd
 from mop.fast.policy_step import CompiledPolicy
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def make_run(task_id: str, *flags: str) -> ImitationRun:
     """A new run with the default sizes and the encoder that needs no download."""
     words = ["--task_id", task_id, *flags, "--lang_encoder", "vocab", "--device", "cpu"]
     config = parse_config("", words)[0] | {"policy": "mop", "seed": 0}
-    return ImitationRun(config, load_encoder("vocab"), use_device("cpu"))
+    return ImitationRun(config, load_encoder("vocab"), choose_device("cpu"))
 
 
 def steps_of(run: ImitationRun, updates: int) -> int:

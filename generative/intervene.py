@@ -38,7 +38,7 @@ from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import open_output_dir, whole_digest, write_csv, write_figure
 from mop.common.values import number, shown
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 
 LEAST_RANDOM = 20
 MOST_SD = 100.0  # standard deviations that a coordinate may be sent from its mean
@@ -105,7 +105,7 @@ def main() -> int:
     digest = whole_digest(settings.checkpoint)
     directions = open_directions(settings.directions, digest, settings.checkpoint)
     assert directions is not None  # the flag is required
-    use_device("cpu")
+    choose_device("cpu")
     arena = open_arena(settings)
     operation = operation_of(settings, directions)
     title = operation.describe(directions)

@@ -27,7 +27,7 @@ from mop.common.tables import markdown_table
 from mop.common.train_config import parse_config
 from mop.common.workers import Died, JobPool
 from mop.envs.missions import load_encoder
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun
 from mop.training.replay import Batch
 from plotting_utils import plot_curves_by
@@ -104,7 +104,7 @@ def train(name: str, seed: int) -> None:
     flags = BASE | SETTINGS["bare"] | flags | {"task_id": TASK, "seed": seed, "num_updates": NUM_UPDATES}
     encoder = load_encoder("vocab")
     config, _ = parse_config("", as_flags(flags))
-    run = ImitationRun(config | {"policy": "mop", "encoder_dim": encoder.dim}, encoder, use_device("cpu"))
+    run = ImitationRun(config | {"policy": "mop", "encoder_dim": encoder.dim}, encoder, choose_device("cpu"))
     if change_weights is not None and isinstance(run.policy, MixtureOfExpertsPolicy):
         with torch.no_grad():
             change_weights(run.policy)

@@ -33,7 +33,7 @@ from mop.envs.missions import load_encoder
 from mop.envs.trajectories import Trajectories, bot_trajectories
 from mop.evaluation.evaluate import encoder_for, evaluate
 from mop.evaluation.rollout import rollout
-from mop.training.devices import choose_device, use_device
+from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun
 from mop.training.loop import drive
 from mop.training.policies import policy_from_checkpoint
@@ -61,7 +61,7 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
     @classmethod
     def prepare(cls, config: MopConfig) -> MopConfig:
         check_task_id(config.run["task_id"])
-        use_device(config.run["device"])
+        choose_device(config.run["device"])
         encoder = _cached_encoder(config.run["lang_encoder"])
         return dataclasses.replace(config, run=config.run | {"lang_encoder": encoder.name})
 

@@ -70,9 +70,9 @@ def evaluate_missing(
     missing = selected if force else [item for item in selected if not is_evaluated(item, settings)]
     print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
     if missing:
-        from mop.training.devices import use_device
+        from mop.training.devices import choose_device
 
-        use_device(settings.device)  # an unusable one is reported here, not once for each checkpoint
+        choose_device(settings.device)  # an unusable one is reported here, not once for each checkpoint
     unread: list[str] = []
     outcomes: list[Outcome] = []
     try:
@@ -191,7 +191,7 @@ def open_checkpoint(found: FoundCheckpoint, settings: Settings | InterventionSet
     from mop.envs.babyai import MINIGRID_VERSION
     from mop.envs.bot_paths import BotPaths
     from mop.evaluation.evaluate import encoder_for, load_for_evaluation
-    from mop.training.devices import use_device
+    from mop.training.devices import choose_device
 
     key, checkpoint = found.key, load_for_evaluation(found.path)
     check_trained_on(checkpoint["config"], key, found.path)
@@ -208,7 +208,7 @@ def open_checkpoint(found: FoundCheckpoint, settings: Settings | InterventionSet
     }
     bot_paths = BotPaths(key.task_id, checkpoint["config"]["max_steps"], settings.teacher_dir or settings.cache_dir)
     encoder = encoder_for(checkpoint, settings.lang_encoder)
-    return Opened(checkpoint, encoder, bot_paths, use_device(settings.device), about)
+    return Opened(checkpoint, encoder, bot_paths, choose_device(settings.device), about)
 
 
 def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:

@@ -26,7 +26,7 @@ from mop.envs.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.envs.teacher import TeacherFailure
 from mop.evaluation.rollout import Answer, Missions, Policy, WorldPolicy, rollout
 from mop.evaluation.settings import WorldSettings
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 from mop.training.policies import policy_from_checkpoint
 
 NUM_ENVS = 64
@@ -192,7 +192,7 @@ _load_encoder_once = functools.lru_cache(load_encoder)
 
 def print_bot_metrics(task_id: str, max_steps: int | None, cache_dir: str, worlds: WorldSettings) -> None:
     """Evaluate the bot, and print its metrics; cache_dir: where the bot's own results are kept."""
-    use_device("cpu")
+    choose_device("cpu")
     bot_paths = BotPaths(task_id, max_steps, cache_dir)
     evaluation = evaluate_bot(bot_paths, worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
     print(f"the BabyAI bot on {task_id}")
@@ -205,7 +205,7 @@ def print_metrics(path: str, task_id: str | None, max_steps: int | None, cache_d
     task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; cache_dir: as
     `print_bot_metrics`.
     """
-    device = use_device(worlds.device)
+    device = choose_device(worlds.device)
     checkpoint = load_for_evaluation(path)
     config, encoder = checkpoint["config"], encoder_for(checkpoint, worlds.lang_encoder)
     own = [name for name, _ in tasks_of(config)]

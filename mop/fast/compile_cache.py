@@ -5,6 +5,7 @@ change of one kernel file would leave old code in the kernels of another. Every 
 so that none can be compiled before numba knows that folder.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 
 HERE = Path(__file__).resolve().parent
 # whose constants and functions are compiled into the kernels
@@ -45,10 +47,16 @@ def kernel(function: Callable | None = None, /, **options: Any) -> Callable:
     return numba.njit(cache=True, **options)(function)
 
 
-def announce_compilation() -> None:
-    """Say once, on stderr, that the first run of an installation compiles."""
-    try:
-        Path(CACHE_DIR).mkdir(parents=True)
-    except FileExistsError:
-        return
-    print("compiling for this machine: about a minute, once for this installation", file=sys.stderr)
+class _Announcement(event.Listener):
+    """Says once, on stderr, that the first run of an installation compiles."""
+
+    def on_start(self, event: event.Event) -> None:
+        with contextlib.suppress(OSError):  # it is there: it was said, here or in another process
+            (Path(CACHE_DIR) / "announced").mkdir(parents=True)
+            print("compiling for this machine: about a minute, once for this installation", file=sys.stderr)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())

@@ -5,17 +5,6 @@ import warnings
 import torch
 
 from mop.common.errors import InputError
-from mop.common.speed import IS_FAST
-
-
-def use_device(name: str) -> torch.device:
-    """`choose_device`, for what compiles: announces the compilation of a new installation."""
-    device = choose_device(name)
-    if IS_FAST:
-        from mop.fast.compile_cache import announce_compilation  # here: numba takes a while to load
-
-        announce_compilation()
-    return device
 
 
 def choose_device(name: str) -> torch.device:

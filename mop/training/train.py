@@ -13,7 +13,7 @@ from mop.common.task_mix import tasks_of
 from mop.common.train_config import KEYS, RUNTIME_KEYS
 from mop.envs.babyai import check_teachable
 from mop.envs.missions import EMBEDDED, load_encoder
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun, decay_start
 from mop.training.log import read_log
 from mop.training.loop import BRANCH_NAME, CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
@@ -46,7 +46,7 @@ def train(
             config = _continued(saved["config"], saved["update"], config, given, folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
                 return _finished(folder, key, saved["update"], on_save)
-        device = use_device(config["device"])
+        device = choose_device(config["device"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
         with nullcontext() if saved is None else reading(folder / STATE_NAME, "training state"):

@@ -13,7 +13,7 @@ LAYERS = (  # a file imports from its own package, and from the packages of lowe
     *(["mop.microscope"], ["mop.apps", "mop.cloud"], ["lmc_rl", "generative"], ["studies", "a script"]),
 )
 FAST_SITES = {  # the files that may import mop.fast, each behind `IS_FAST`
-    *("mop.envs.babyai", "mop.training.execution", "mop.training.devices", "generative.simulators.visibility"),
+    *("mop.envs.babyai", "mop.training.execution", "generative.simulators.visibility"),
 }
 LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 FILES = {

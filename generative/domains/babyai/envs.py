@@ -19,7 +19,7 @@ from mop.common.errors import InputError
 from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, MINIGRID_VERSION, OBS_DIM, World, unteachable
 from mop.envs.teacher import TeacherFailure
 from mop.evaluation.rollout import WorldPolicy
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 
 
 class BabyAIWorlds:
@@ -79,7 +79,7 @@ class BabyAIWorlds:
 
 def open_worlds(config: Mapping, num_slots: int, max_steps: int | None) -> BabyAIWorlds:
     """Open the task of a policy; config: of its checkpoint."""
-    use_device("cpu")
+    choose_device("cpu")
     return BabyAIWorlds(config["task_id"], max_steps or config.get("max_steps"), num_slots)
 
 

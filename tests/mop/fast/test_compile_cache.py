@@ -1,10 +1,13 @@
-"""The folder of compiled kernels depends on every file whose text is compiled."""
+"""The folder of compiled kernels depends on every file whose text is compiled; that it is filled is announced."""
 
 import importlib
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 from numba.core.registry import CPUDispatcher
+from scripts import REPOSITORY, script_environment
 
 import mop.fast
 from mop.fast.compile_cache import kernel_files
@@ -17,3 +20,14 @@ def test_every_file_with_a_kernel_names_the_cache():
     assert files <= {path.resolve() for path in kernel_files()}
     assert {path.name for path in files} >= {"bot.py", "inputs.py", "grid.py", "geometry.py", "sequence_kernels.py"}
     assert len(kernels) > 50
+
+
+def test_the_first_compilation_of_an_installation_is_announced(tmp_path):
+    script = tmp_path / "kernels.py"
+    script.write_text(
+        "from mop.fast.compile_cache import kernel\n@kernel\ndef more(x):\n    return x + 1\nmore(1), more(1.0)"
+    )
+    environment = script_environment({"PYTHONPATH": str(REPOSITORY), "NUMBA_CACHE_DIR": str(tmp_path / "cache")})
+    command = [sys.executable, str(script)]
+    told = [subprocess.run(command, env=environment, capture_output=True, text=True).stderr for _ in range(2)]
+    assert told[0].startswith("compiling") and told[0].count("\n") == 1 and told[1] == ""

@@ -23,7 +23,7 @@ from mop.envs.missions import load_encoder
 from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
 from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays
 from mop.fast import autograd
-from mop.training.devices import use_device
+from mop.training.devices import choose_device
 from mop.training.episode_stats import RECENT_EPISODES, EpisodeStats
 from mop.training.imitation import ImitationRun, stream_seed
 from mop.training.imitation_log import reward_for_errors
@@ -66,7 +66,7 @@ def make_run():
     made = []
 
     def make(**changes) -> ImitationRun:
-        made.append(ImitationRun(tiny_config(**changes), ENCODER, use_device("cpu")))
+        made.append(ImitationRun(tiny_config(**changes), ENCODER, choose_device("cpu")))
         return made[-1]
 
     yield make
@@ -490,7 +490,7 @@ def test_a_fork_on_disk_is_resumed_by_the_same_command(tmp_path):
     command = (*TINY_FLAGS, "--checkpoint_dir", tmp_path, "--resume", "--max_steps", 4)
     final_path = train_with(*command, "--num_updates", 2)
     state_path = final_path.with_name("training_state.pt")
-    run = ImitationRun(load_training_state(state_path)["config"] | {"num_updates": 5}, ENCODER, use_device("cpu"))
+    run = ImitationRun(load_training_state(state_path)["config"] | {"num_updates": 5}, ENCODER, choose_device("cpu"))
     run.load_state(load_training_state(state_path))
     fork = run.copy(seed=3)
     save_training_state(state_path, fork.state())
@@ -507,7 +507,7 @@ def test_every_key_of_a_run_is_declared(make_run):
     assert run.checkpoint()["config"].keys() | {"resume", "overwrite", "name"} == set(KEYS)
     assert run.config["scheduled_updates"] == run.config["num_updates"] and run.config["encoder_dim"] == ENCODER.dim
     with pytest.raises(KeyError, match="does not declare forgotten"):
-        ImitationRun(tiny_config() | {"forgotten": 1}, ENCODER, use_device("cpu"))
+        ImitationRun(tiny_config() | {"forgotten": 1}, ENCODER, choose_device("cpu"))
 
 
 def test_the_state_is_plain(make_run, tmp_path):
@@ -566,7 +566,7 @@ def test_a_longer_run_branches_off_before_the_learning_rate_fell(tmp_path, capsy
     assert_same(load_checkpoint(short / "checkpoint_6.pt"), end)
     assert load_training_state(short / "state_before_decay.pt")["update"] == 5
 
-    run = ImitationRun(branch["config"] | {"scheduled_updates": 10}, ENCODER, use_device("cpu"))
+    run = ImitationRun(branch["config"] | {"scheduled_updates": 10}, ENCODER, choose_device("cpu"))
     run.load_state(branch)
     losses(run, 7)
     kept = ("policy_state_dict", "optimizer_state_dict")
@@ -787,7 +787,7 @@ def test_a_log_without_a_state_is_of_another_run(make_run, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("settings", [{}, EVERYTHING | {"expert_dropout": 0.0}], ids=["plain", "everything"])
 def test_a_run_on_a_gpu_learns_as_on_the_cpu_and_resumes_exactly(make_run, settings):
-    on_cpu, on_gpu = make_run(**settings), ImitationRun(tiny_config(**settings), ENCODER, use_device("cuda"))
+    on_cpu, on_gpu = make_run(**settings), ImitationRun(tiny_config(**settings), ENCODER, choose_device("cuda"))
     for _ in range(3):
         assert on_gpu.step_update()["loss"] == pytest.approx(on_cpu.step_update()["loss"], rel=1e-3)
     fork = on_gpu.copy()
