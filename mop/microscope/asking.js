@@ -22,7 +22,11 @@ function runAll(policy, what = "none", memory = "gate-only") {
 }
 
 async function ask(asked) {
-  worker ??= startWorker();
+  if (worker === null) {
+    const source = `"use strict";${element("library").textContent}\nserve(self);`;
+    worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+    worker.postMessage({ content });
+  }
   const { port1, port2 } = new MessageChannel(), progress = element("progress");
   worker.postMessage({ asked }, [port2]);
   const { result, error } = await new Promise((resolve) => {
@@ -34,13 +38,6 @@ async function ask(asked) {
   if (error !== undefined) throw new Error(error);
   if (asked.what === "none") pools[asked.policy] = result.weights;
   return result;
-}
-
-function startWorker() {
-  const source = `"use strict";${element("library").textContent}\nserve(self);`;
-  const started = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-  started.postMessage({ content });
-  return started;
 }
 
 // --- what an intervention changes ------------------------------------------------------------------------------------

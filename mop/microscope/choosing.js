@@ -100,9 +100,7 @@ function makePair() {
   return episodes;
 }
 
-export function undo() {
-  if (undone.length) choose(undone.pop(), false);
-}
+export const undo = () => undone.length > 0 && choose(undone.pop(), false);
 
 export function turnTo(world) {
   stop();

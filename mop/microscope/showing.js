@@ -138,12 +138,22 @@ function showCauses() {
   const state = mine().at(chosen.step);
   causes = findCauses(mine(), chosen.step);
   element("because").textContent = state.isLast ? "The episode is over." : tellCauses(state, causes);
-  element("causes").replaceChildren(...causes.map(({ kind, name, size, action, success, steps }) => {
+  const items = causes.map(({ kind, name, size, action }) => {
     const where = { thing: "", carried: "in hand: ", memory: "seen at " }[kind];
-    const end = success ? `solved after ${steps}` : "not solved";
-    return made("li", {}, made("b", {}, where + name), ` ${size.toFixed(2)}: without it ${WOULD[action]}, ${end}`);
-  }));
+    return made("li", {}, made("b", {}, where + name), ` ${size.toFixed(2)}: without it ${WOULD[action]}`);
+  });
+  element("causes").replaceChildren(...items);
   showWorlds();
+  showEnds(items, 0);
+}
+
+/** Say how the episode ends without each cause, one after the other, so that the page stays awake. */
+function showEnds(items, k) {
+  if (k < items.length) search = setTimeout(() => {
+    const { success, steps } = causes[k].goOn();
+    items[k].append(success ? `, solved after ${steps}` : ", not solved");
+    showEnds(items, k + 1);
+  });
 }
 
 function causeMarks(side) {

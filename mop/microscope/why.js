@@ -18,7 +18,7 @@ export function totalVariation(one, other) {
  * List causes of the action at step t, the strongest first: up to MOST that change the action or are felt.
  *
  * Each is {kind: "thing" | "carried" | "memory", name, x, y, t, size (total variation of the action's probabilities),
- * action (the likeliest without it), success, steps (how the episode then ends)}.
+ * action (the likeliest without it), goOn: () => the world at the end of the episode without it, to be asked once}.
  */
 export function findCauses(episode, t) {
   const state = episode.at(t), { actor } = episode;
@@ -29,7 +29,8 @@ export function findCauses(episode, t) {
     change(world);
     const answer = actor.act(world, hidden, episode.number), { action } = answer;
     const size = totalVariation(state.probabilities, softmax(answer.logits));
-    if (size >= FELT || action !== state.action) causes.push({ ...about, size, action, world, hidden: answer.hidden });
+    const goOn = () => { world.step(action); return playOn(actor, world, answer.hidden, episode.number); };
+    if (size >= FELT || action !== state.action) causes.push({ ...about, size, action, goOn });
   };
   for (const { x, y, code } of state.world.things()) { // `remove` would leave the outermost cells as they are
     judge({ kind: "thing", name: describe(code), x, y }, (world) => world.change(x, y, EMPTY));
@@ -39,12 +40,7 @@ export function findCauses(episode, t) {
   for (let left = t - 1; left >= Math.max(0, t - NUM_REMEMBERED); left--) {
     judge({ kind: "memory", name: `step ${left}`, t: left }, () => {}, hiddenWithout(episode, t, left));
   }
-  const strongest = causes.sort((one, other) => other.size - one.size).slice(0, MOST);
-  return strongest.map(({ world, hidden, ...cause }) => {
-    world.step(cause.action);
-    const { success, steps } = playOn(actor, world, hidden, episode.number);
-    return { ...cause, success, steps };
-  });
+  return causes.sort((one, other) => other.size - one.size).slice(0, MOST);
 }
 
 /** The hidden state before step t, had the policy not seen step `left`: through that one, its memory stays. */

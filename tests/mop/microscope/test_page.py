@@ -229,8 +229,8 @@ def test_why_is_what_the_policy_does_without_the_thing(browser, file):
                   const edits = [[t, "remove", cause.x, cause.y]];
                   const actor = new Actor(policies[0], phases);
                   const episode = new Episode(actor, content.worlds[0], content.palette, 0, edits);
-                  const { action } = episode.at(t), end = episode.at(Infinity);
-                  told.push([cause.action === action, cause.success === end.world.success, cause.steps === end.t]);
+                  const { action } = episode.at(t), end = episode.at(Infinity), { success, steps } = cause.goOn();
+                  told.push([cause.action === action, success === end.world.success, steps === end.t]);
                 }
               }
               return told;
@@ -238,6 +238,15 @@ def test_why_is_what_the_policy_does_without_the_thing(browser, file):
         )
         assert len(told) > 10
         assert all(map(all, told))
+
+
+def test_without_each_cause_the_page_says_how_it_ends(browser, file):
+    with Visit(browser, file, "#step=3") as visit:
+        causes = visit.page.locator("#causes li")
+        causes.last.get_by_text(re.compile("solved")).wait_for()
+        assert all(
+            re.search(r"without it .*, (not solved|solved after \d+)$", text) for text in causes.all_inner_texts()
+        )
 
 
 def test_why_remembers_as_the_changed_policy_does(browser, file):
@@ -349,7 +358,7 @@ def test_why_asks_the_policy_once_in_each_state(browser, file):
                 if (!isKept.has(world)) asked.get(world).push(world.steps);
                 return act.call(this, world, ...given);
               };
-              for (let t = 0; t < mine().length; t++) findCauses(pair[0], t);
+              for (let t = 0; t < mine().length; t++) findCauses(pair[0], t).forEach((cause) => cause.goOn());
               const times = [...asked.values()];
               return [times.flat().length, times.filter((steps) => new Set(steps).size < steps.length).length];
             }"""
