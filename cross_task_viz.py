@@ -264,5 +264,11 @@ def _(figure_dropdown, seed_page, seed_tables):
     return
 
 
+@app.cell
+def _(view):
+    elements.footer(view)
+    return
+
+
 if __name__ == "__main__":
     app.run()

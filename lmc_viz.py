@@ -68,9 +68,8 @@ def _(args, run_dropdown):
         shown = catalog.load_shown(args.results_dir, run_dropdown.value)
     except InputError as error:
         elements.stop(error)
-    facts = [mo.stat(value, name, remark, bordered=True) for value, name, remark in lmc.facts(shown)]
     notes = [elements.problem(shown.note, "warn")] if shown.note else []
-    mo.vstack([*notes, mo.hstack(facts, justify="start", align="stretch", wrap=True)])
+    mo.vstack([*notes, elements.in_a_line((name, value, remark) for value, name, remark in lmc.facts(shown))])
     return (shown,)
 
 
@@ -133,8 +132,14 @@ def _(line_controls, names, show):
     path_figure = show(names[1])
     if "part" not in line_controls.value:
         path_figure = elements.beside(path_figure, show(names[2]))
+    words = mo.md(
+        "Two children of a fork train on with different random numbers. **B** is the largest fall of the policies on "
+        "the line between them below the *chord*, **I** below the mean of the two. Without a fall, the run had "
+        "committed to its *basin* before the fork; *self* and *independent* are the controls without and with one."
+    )
+    about = mo.hstack([lmc.explained(), words], justify="start", align="center", gap=2, wrap=True)
     path_controls = elements.in_a_row(*(line_controls[name] for name in line_controls.value if name != "curve"))
-    mo.vstack([mo.md("## Path"), path_controls, path_figure])
+    mo.vstack([mo.md("## Path"), about, path_controls, path_figure])
     return
 
 
@@ -147,9 +152,21 @@ def _(choices, names, several_controls, several_problems, show):
             *(elements.problem(line, "warn") for line in several_problems),
             elements.in_a_row(several_controls["show"], several_controls["seeds"]),
             show(names[3], "".join(f", {other.word}" for other in choices.several)),
-            mo.md(lmc.as_table(choices)),
         ]
     )
+    return
+
+
+@app.cell
+def _(choices):
+    forks_table = lmc.as_table(choices)
+    forks_table
+    return
+
+
+@app.cell
+def _(view):
+    elements.footer(view)
     return
 
 

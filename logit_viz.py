@@ -113,5 +113,11 @@ def _(figure_name, page, run, shown, view):
     return
 
 
+@app.cell
+def _(view):
+    elements.footer(view)
+    return
+
+
 if __name__ == "__main__":
     app.run()

@@ -186,5 +186,11 @@ def _(document, episode_table, run):
     return
 
 
+@app.cell
+def _(view):
+    elements.footer(view)
+    return
+
+
 if __name__ == "__main__":
     app.run()

@@ -143,5 +143,11 @@ def _(causes):
     return
 
 
+@app.cell
+def _(view):
+    elements.footer(view)
+    return
+
+
 if __name__ == "__main__":
     app.run()

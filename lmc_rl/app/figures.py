@@ -43,6 +43,7 @@ _WIDTH_IN, _HEIGHT_IN = 8.2, 3.6
 _STRIP = 0.012  # of the width of the axes, that shows the text of a fork point
 _CLICK = "; click for its path"
 _BINS = 40  # over the height of the axes: episodes that are nearer to each other share a text
+_FAR = 4.0  # times the largest of the fork points
 _LISTED = 6  # episodes that a text names
 
 
@@ -319,11 +320,29 @@ def plot_measures(line: LineResult, title: str = "") -> Figure:
 def plot_lost(curves: Sequence[Curve], unit: Unit, estimate: str = "barrier", title: str = "") -> Figure:
     """B or I against the fork point with 95 % intervals, a line for each run or group of runs, on one axis.
 
-    estimate: a key of ESTIMATES. Dotted: the same between independent runs.
+    estimate: a key of ESTIMATES. Dotted: the same between independent runs. Where these lie far above the fork points,
+    the axis is logarithmic beyond the middle one of those.
     """
     figure, ax = _one_panel()
     _draw_lost(ax, curves, unit, estimate)
+    _spread(ax, curves, unit, estimate)
     return _with_legend(figure, ax, ", ".join([*filter(None, [title]), unit.about]))
+
+
+def _spread(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> None:
+    """Show small numbers beside large ones: an axis that is linear up to the median fork point, then logarithmic."""
+    found = [getattr(point, estimate) for curve in curves for point in _known(curve, "fork", estimate)]
+    values, top = np.array([one.value for one in found]), ax.dataLim.ymax
+    if top < _FAR * values.max(initial=0) or not (values > 0).any():
+        return
+    middle = 10.0 ** np.floor(np.log10(np.median(values[values > 0])))
+    middle = max(middle, 0.01) if unit.is_share else middle
+    lows = [one.low for one in found if np.isfinite(one.low)]
+    ax.set_yscale("symlog", linthresh=middle)
+    ax.set_ylim(min([-0.15 * middle, *lows]), 1.3 * top)
+    ticks = [0.0, *(middle * 10.0 ** np.arange(int(np.log10(top / middle)) + 1))]
+    suffix = " %" if unit.factor == 100 else ""
+    ax.yaxis.set_ticks(ticks, [f"{unit.factor * tick:g}{suffix}" for tick in ticks])
 
 
 def plot_beside(panels: Mapping[str, tuple[Sequence[Curve], Unit]], title: str = "") -> Figure:

@@ -43,7 +43,6 @@ from mop.apps.template import Page, PageFigure
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import as_flags, setting
 from mop.common.errors import InputError
-from mop.common.tables import markdown_table
 from mop.plotting.style import counted
 
 RESULTS_DIR = "results"
@@ -305,9 +304,16 @@ def _connected_from(marks: Sequence[Mark]) -> str:
     return "no fork point" if first is None else f"{first.fraction:.0%}"
 
 
-def as_table(choices: Choices) -> str:
-    """A Markdown table of the fork points and controls of several runs; those that differ in their seeds are pooled."""
-    return markdown_table(*table_of(pooled_groups(choices.measured, [choices.moving]))) if choices.measured else ""
+def explained() -> mo.Html:
+    """What a path, its chord, B and I are: a drawing."""
+    return mo.Html(Path(__file__).with_name("explained.svg").read_text(encoding="utf-8"))
+
+
+def as_table(choices: Choices):
+    """The fork points and controls of several runs, a row each; those that differ in their seeds are pooled."""
+    head, rows = table_of(pooled_groups(choices.measured, [choices.moving])) if choices.measured else ((), [])
+    cells = [dict(zip(head, row, strict=True)) for row in rows]
+    return mo.ui.table(cells, selection=None, page_size=20, show_column_summaries=False, show_data_types=False)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

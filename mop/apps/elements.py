@@ -7,7 +7,8 @@ import gc
 import html
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 from urllib.parse import urlencode
 
@@ -37,6 +38,13 @@ from mop.plotting.hover import Box, boxes_of
 
 Kind = Literal["neutral", "warn", "success", "info", "danger"]  # of a callout
 MAX_MIN_STEPS = 1000
+PAGES = {
+    "routing": "Where a policy uses its experts",
+    "logit": "What it does",
+    "cross_task": "Runs beside each other",
+    "lmc": "When a run commits to its basin",
+    "simulator": "Why it did that",
+}
 CSS_DPI = 96  # of a page
 PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
 LARGEST_GROWTH = 1.6  # of a figure on a wide page: 9 inches then fill 1,382 pixels, with text of 21 pixels
@@ -359,11 +367,25 @@ def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
     if not run.has_cache:
         note = f"{no_cache(run)}. Shown are fresh episodes."
     notes = [] if note is None else [problem(note, "warn")]
+    return mo.vstack([*notes, in_a_line(describe_metrics(data))])
+
+
+def in_a_line(numbers: Iterable[tuple[str, str, str]]) -> mo.Html:
+    """Numbers beside each other: name, value, remark of each."""
     told = [
-        f'<span title="{html.escape(remark)}">{name} <b>{value}</b></span>'
-        for name, value, remark in describe_metrics(data)
+        f'<span title="{html.escape(remark)}">{html.escape(name)} <b>{html.escape(value)}</b></span>'
+        for name, value, remark in numbers
     ]
-    return mo.vstack([*notes, mo.Html(f'<div class="measured">{" ".join(told)}</div>')])
+    return mo.Html(f'<div class="measured">{" ".join(told)}</div>')
+
+
+def footer(view: View) -> mo.Html:
+    """What the words mean, and links to the other pages where this server has them too."""
+    glossary = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", glossary.partition("\n")[2])
+    links = {name: view.link(f"{stem}_viz.py") for stem, name in PAGES.items()}
+    pages = [f'<a href="{html.escape(address)}">{name}</a>' for name, address in links.items() if address]
+    return mo.vstack([mo.accordion({"What the words mean": mo.md(words)}), mo.Html(" · ".join(pages))])
 
 
 def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:

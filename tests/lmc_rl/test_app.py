@@ -186,6 +186,22 @@ def test_several_runs_pooled_and_single(place):
     assert covered == 3 + 2 * 6 + 9
 
 
+def test_fork_points_are_seen_beside_much_larger_controls():
+    """Measured: B falls from 0.08 nats to 0 over the forks, and independent runs lose 1.1 nats."""
+    results = REPOSITORY / "results"
+    word = next(
+        word for word in find_experiments(results).values() if OF_LINES["task_id"] in word or "GoToLocal" in word
+    )
+    shown = load_shown(results, word)
+    figure = page.draw_several(page.Choices(str(results), shown, "0", (shown,)), "barrier", page.EACH)
+    (ax,) = figure.axes
+    values = [row["value"] for row in rows_of(figure, kind="fork")]
+    (independent,) = (row["value"] for row in rows_of(figure, kind="independent"))
+    assert independent > 5 * max(values) and ax.get_yscale() == "symlog"
+    heights = ax.transAxes.inverted().transform(ax.transData.transform([(0, y) for y in (0, max(values))]))[:, 1]
+    assert heights[1] - heights[0] > 0.3, "of the height of the axes"
+
+
 @pytest.fixture
 def of_lines(place) -> page.Choices:
     """The first imitation run at its first fork, every part, beside all of its task."""

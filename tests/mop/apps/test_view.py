@@ -1,11 +1,13 @@
 """What a visitor has chosen: words of the address, kept through runs that do not have them."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+from scripts import REPOSITORY
 
-from mop.apps.elements import View
+from mop.apps.elements import View, footer
 
 ANALYSES = ("overall", "by_carrying")
 
@@ -82,3 +84,11 @@ print(before - resident_mb())
 """
     told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     assert int(told) > 150
+
+
+def test_every_page_explains_the_words_and_leads_to_the_others():
+    """Where one server has them all, the address names the file of the page."""
+    alone, together = footer(View({})).text, footer(View({"file": "lmc_viz.py", "fork": "2"})).text
+    assert "layered parameter cost" in alone and "](" not in alone and "<a " not in alone
+    apps = re.findall(r'href="\?file=(\w+\.py)"', together)
+    assert len(apps) == 5 and all((REPOSITORY / app).is_file() for app in apps)
