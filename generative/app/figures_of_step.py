@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 
 from generative.app.figures_of_future import Rows, Sizes
 from generative.domains.babyai.pictures import DIRECTION_COLUMNS, action_names, view_pictures, world_pictures
-from generative.figures.film import Strip, gate_strips
 from mop.common.conventions import ACTION_NAMES
+from mop.plotting.film import Strip, gate_strips
 from mop.plotting.hover import add_note
 from mop.plotting.style import HUES, Figure, open_frame, short_name
 

@@ -1,38 +1,22 @@
 """An episode as files: an animated GIF, which slides, issues and READMEs play without a click, and a still."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+import numpy as np
 
-from mop.apps.episode_records import EpisodeRecord, episode_record
+from mop.analysis.actions import find_loop
+from mop.analysis.routing import EpisodeRouting, select_episode
+from mop.analysis.routing_data import whole_of
+from mop.apps.episode_records import episode_frames, episode_rows, steps_of
 from mop.artifacts.routing_cache import RoutingData
+from mop.artifacts.run_names import run_name
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure
 from mop.plotting.curves import plot_episode_routing
-from mop.plotting.film import LINE_PX, draw_bar, font, gif_bytes, mark_part, rasterise
+from mop.plotting.film import Film, film_bytes, layer_strips
+from mop.plotting.style import counted
 
-STEPS_PER_SECOND = 4
-_WORLD_PX, _MARGIN_PX = 300, 10
-
-
-def episode_gif(
-    data: RoutingData, episode: int, steps_per_second: float = STEPS_PER_SECOND, first: int = 0, last: int | None = None
-) -> bytes:
-    """A GIF of one episode, a frame for the state before each action and one for the state after the last.
-
-    steps_per_second: how fast it plays, to a hundredth of a second; first, last: the states to show, if not all.
-    """
-    record = episode_record(data, episode)
-    if record.world is None:
-        raise InputError(f"no film of episode {episode}: {record.no_world}")
-    last = record.num_steps if last is None else last
-    if not 0 <= first <= last <= record.num_steps:
-        raise InputError(f"episode {episode} has the states 0 to {record.num_steps}, not {first} to {last}")
-    frames = draw_frames(record, plot_episode_routing(data, episode), range(first, last + 1))
-    tiles = Image.fromarray(record.world.tiles.reshape(-1, record.world.tiles.shape[1], 3))
-    return gif_bytes(frames, steps_per_second, [tiles])
+_WORLD_PX = 300
 
 
 def write_episode(
@@ -40,54 +24,39 @@ def write_episode(
 ) -> list[Path]:
     """Write `episode_<N>.gif` and `.png`, and return their paths; first, last: the states that the film shows."""
     film, still = (Path(folder) / f"episode_{episode}.{ending}" for ending in ("gif", "png"))
-    content = episode_gif(data, episode, first=first, last=last)
+    content = film_bytes(episode_film(data, episode).part(first, last), "gif")
     write_atomic(film, lambda file: file.write(content))
     return [film, write_figure(still, plot_episode_routing(data, episode))]
 
 
-def draw_frames(record: EpisodeRecord, figure: Figure, states: Sequence[int]) -> list[Image.Image]:
-    """The pictures of a film, one for each state; figure: `plot_episode_routing` of the episode."""
-    strips, panels = rasterise(figure, _WORLD_PX + 2 * _MARGIN_PX)
-    lines = max(len(_lines(record, t_step)) for t_step in range(record.num_steps + 1))
-    left_height = _MARGIN_PX * 3 + _world_size(record)[1] + LINE_PX * (lines + len(record.weights)) + LINE_PX
-    page = Image.new("RGB", (_WORLD_PX + 2 * _MARGIN_PX + strips.width, max(left_height, strips.height)), "white")
-    page.paste(strips, (_WORLD_PX + 2 * _MARGIN_PX, 0))
-    frames = []
-    for t_step in states:
-        frame = page.copy()
-        _draw_state(frame, record, t_step)
-        for panel in panels:
-            mark_part(frame, panel, t_step / record.num_steps, min(t_step + 1, record.num_steps) / record.num_steps)
-        frames.append(frame)
-    return frames
+def episode_film(data: RoutingData, episode: int) -> Film:
+    """The film of an episode: the state before each action, and the one after the last."""
+    data = whole_of(data)
+    chosen, context = select_episode(data, episode), data.episodes[episode]
+    if not np.array_equal(chosen.t_step, np.arange(len(chosen.t_step))):
+        raise InputError(
+            f"the steps of episode {episode} are not those of one whole episode: it cannot be shown step by step"
+        )
+    pictures, held = episode_frames(data, episode)
+    steps, events = steps_of(data, episode, held), _events(data, episode, chosen)
+    title = [f"{run_name(data.header)}, episode {episode}, world {context['seed']}", context.get("mission", "")]
+    return Film(
+        title=[line for line in title if line],
+        columns=[("", pictures)],
+        captions=[
+            [*steps.caption(t).split(" · "), ", ".join(text for time, text in events if time == t)]
+            for t in range(len(pictures))
+        ],
+        strips=layer_strips([np.concatenate([weights, weights[-1:]]) for weights in chosen.routing], data.header),
+        height_px=_WORLD_PX,
+    )
 
 
-def _draw_state(frame: Image.Image, record: EpisodeRecord, t_step: int) -> None:
-    """The world, the caption, and a bar of the weights of each layer, in the left column."""
-    pen, y = ImageDraw.Draw(frame), _MARGIN_PX
-    assert record.world is not None, "a film needs the world"
-    picture = Image.fromarray(record.world.picture(t_step)).resize(_world_size(record), Image.Resampling.LANCZOS)
-    frame.paste(picture, (_MARGIN_PX, y))
-    y += picture.height + _MARGIN_PX
-    for line in _lines(record, t_step):
-        pen.text((_MARGIN_PX, y), line, fill="black", font=font())
-        y += LINE_PX
-    y = frame.height - _MARGIN_PX - LINE_PX * len(record.weights)
-    for number, hues, weights in zip(record.layer_numbers, record.hues, record.weights, strict=True):
-        pen.text((_MARGIN_PX, y - 2), f"layer {number}", fill="black", font=font())
-        if t_step < record.num_steps:
-            draw_bar(pen, _MARGIN_PX + 60, y, _WORLD_PX - 60, weights[t_step], hues)
-        y += LINE_PX
-
-
-def _lines(record: EpisodeRecord, t_step: int) -> list[str]:
-    """The caption of a state, and what has just happened."""
-    happened = [text for time, text in record.events if time == t_step]
-    return record.caption(t_step).split(" · ") + ([", ".join(happened)] if happened else [])
-
-
-def _world_size(record: EpisodeRecord) -> tuple[int, int]:
-    """Width and height of the world in pixels: as wide as its column."""
-    assert record.world is not None, "a film needs the world"
-    _, height, width = record.world.frames.shape
-    return _WORLD_PX, round(_WORLD_PX * height / width)
+def _events(data: RoutingData, episode: int, chosen: EpisodeRouting) -> list[tuple[int, str]]:
+    """What happened, by the number of actions after which it was first true; a loop in which the episode ends."""
+    events, steps = [(time, what) for what, time in chosen.events.items()], data.steps
+    if steps.position is not None and steps.direction is not None and steps.action is not None:
+        rows = episode_rows(data, episode)
+        loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
+        events += [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
+    return events

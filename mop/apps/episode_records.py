@@ -5,30 +5,17 @@ Axis letters: T steps of the episode, L layers, E experts, A actions.
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mop.analysis.actions import find_loop
+from mop.analysis.actions import action_probabilities
 from mop.analysis.groups import group_routing_data
-from mop.analysis.routing import select_episode
 from mop.analysis.routing_data import whole_of
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.common.errors import InputError
-from mop.plotting.style import counted, expert_hues
-
-if TYPE_CHECKING:  # it draws worlds, and is only loaded where there are pictures
-    from mop.envs.render import Replay
-
-
-def _outcome(episode: Mapping) -> str:
-    return {True: "success", False: "failure"}.get(episode.get("success"), "")
-
-
-# --- one episode ------------------------------------------------------------------------------------------------------
+from mop.plotting.style import counted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,57 +51,21 @@ class EpisodeSteps:
         return " · ".join(parts)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class EpisodeRecord(EpisodeSteps):
-    """One episode with all that is known of it: states 0 to T, steps 0 to T - 1.
-
-    The world is None where the data do not tell it, or this machine's Minigrid makes another one; `no_world` says why.
-    """
-
-    hues: list[list[str]]  # of the experts of each layer that has several
-    layer_numbers: list[int]  # of these layers
-    weights: list[np.ndarray]  # their router weights, (T, E_l)
-    events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
-    world: "Replay | None"
-    no_world: str
-
-
-def episode_record(data: RoutingData, episode: int, tile_size: int = 32) -> EpisodeRecord:
-    """Everything that the data tell of one episode, with its world where that can be made again."""
-    data = whole_of(data)
-    chosen, context, steps = select_episode(data, episode), data.episodes[episode], data.steps
-    num_steps = len(chosen.t_step)
-    if not np.array_equal(chosen.t_step, np.arange(num_steps)):
-        raise InputError(
-            f"the steps of episode {episode} are not those of one whole episode: it cannot be shown step by step"
-        )
-    rows = episode_rows(data, episode)
-    world, no_world = None, ""
-    try:
-        world = _replay(data, episode, rows, tile_size)
-    except InputError as error:
-        no_world = str(error)
-    events = [(time, what) for what, time in chosen.events.items()] if world is None else list(world.events)
-    events += _loop_event(data, rows)
-    carrying = None if world is None else world.carrying
+def steps_of(data: RoutingData, episode: int, carrying: list[str] | None = None) -> EpisodeSteps:
+    """What captions name of an episode; carrying: as there, where it is known better than by the data."""
+    rows, steps, context = episode_rows(data, episode), data.steps, data.episodes[episode]
     if carrying is None and steps.carrying is not None:
         carrying = ["something" if held else "" for held in steps.carrying[rows]]
-    layers = [layer for layer, weights in enumerate(chosen.routing) if weights.shape[1] > 1]
-    hues, outcome = expert_hues(data.header, chosen.routing), _outcome(context)
-    return EpisodeRecord(
+    outcome = {True: "success", False: "failure"}.get(context.get("success"), "")
+    is_known = steps.action_logits is not None and np.isfinite(steps.action_logits[rows]).all()
+    return EpisodeSteps(
         outcome=f"{outcome}: out of steps" if outcome == "failure" and context.get("truncated") else outcome,
-        num_steps=num_steps,
-        hues=[hues[layer] for layer in layers],
-        layer_numbers=layers,
-        weights=[chosen.routing[layer] for layer in layers],
+        num_steps=len(rows),
         lpc=None if steps.lpc is None else np.asarray(steps.lpc)[rows],
         action=None if steps.action is None else np.asarray(steps.action)[rows],
-        probabilities=_probabilities(steps.action_logits, rows),
+        probabilities=action_probabilities(steps.action_logits[rows]) if is_known else None,
         subgoals=_subgoals(data, episode, rows),
         carrying=carrying,
-        events=sorted(events, key=lambda event: event[0]),
-        world=world,
-        no_world=no_world,
     )
 
 
@@ -122,31 +73,6 @@ def episode_rows(data: RoutingData, episode: int) -> np.ndarray:
     """The rows (T,) of an episode's steps, in their order."""
     rows = np.flatnonzero(data.steps.episode == episode)
     return rows[np.argsort(data.column("t_step")[rows], kind="stable")]
-
-
-def _replay(data: RoutingData, episode: int, rows: np.ndarray, tile_size: int):
-    """The episode played again."""
-    from mop.envs.render import replay_episode
-
-    _require_pictures(data)
-    seed = data.episodes[episode]["seed"]
-    world = replay_episode(data.header["task_id"], seed, data.column("action")[rows].tolist(), tile_size)
-    if not np.array_equal(world.position[:-1], data.column("position")[rows]):
-        raise _other_world(data, seed)
-    return world
-
-
-def _other_world(data: RoutingData, seed: int) -> InputError:
-    made_with = data.header.get("minigrid_version")
-    return InputError(f"world {seed} is another one here than where the cache was made (with Minigrid {made_with})")
-
-
-def _probabilities(logits: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    """Softmax (T, A) float64 of the logits; None where there are none, or they are not finite."""
-    if logits is None or not np.isfinite(logits[rows]).all():
-        return None
-    exponents = np.exp(logits[rows].astype(np.float64) - logits[rows].max(1, keepdims=True))
-    return exponents / exponents.sum(1, keepdims=True)
 
 
 def _subgoals(data: RoutingData, episode: int, rows: np.ndarray) -> list[str] | None:
@@ -167,15 +93,6 @@ def _subgoals(data: RoutingData, episode: int, rows: np.ndarray) -> list[str] | 
     ]
 
 
-def _loop_event(data: RoutingData, rows: np.ndarray) -> list[tuple[int, str]]:
-    """The loop in which an episode ends, as an event, where there is one and the data tell it."""
-    steps = data.steps
-    if steps.position is None or steps.direction is None or steps.action is None:
-        return []
-    loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
-    return [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
-
-
 # --- pictures of single steps -----------------------------------------------------------------------------------------
 
 
@@ -190,6 +107,24 @@ def episode_frame(data: RoutingData, episode: int, t_step: int, tile_size: int =
     if t_step < len(rows) and list(map(int, world.agent_pos)) != data.column("position")[rows[t_step]].tolist():
         raise _other_world(data, seed)
     return world.get_frame(tile_size=tile_size)
+
+
+def episode_frames(data: RoutingData, episode: int) -> tuple[list[np.ndarray], list[str]]:
+    """The world in every state of an episode: pictures (height, width, 3) uint8, and what the agent holds."""
+    from mop.envs.render import play_again
+
+    _require_pictures(data)
+    rows, seed = episode_rows(data, episode), data.episodes[episode]["seed"]
+    states = play_again(data.header["task_id"], seed, data.column("action")[rows].tolist())
+    pictures, places, held = zip(*states, strict=True)
+    if not np.array_equal(places[:-1], data.column("position")[rows]):
+        raise _other_world(data, seed)
+    return list(pictures), list(held)
+
+
+def _other_world(data: RoutingData, seed: int) -> InputError:
+    made_with = data.header.get("minigrid_version")
+    return InputError(f"world {seed} is another one here than where the cache was made (with Minigrid {made_with})")
 
 
 @functools.lru_cache(maxsize=4)  # of the runs and analyses that were shown last

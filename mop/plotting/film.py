@@ -1,24 +1,29 @@
-"""Films: frames to an animated GIF or an MP4, and what the frames of all films share."""
+"""Films: pictures of states side by side, captions, and strips of weights over time, as an animated GIF or an MP4.
+
+Axis letters: T actions of an episode, which has the states 0 to T; E experts.
+"""
 
 import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from mop.common.errors import InputError
+from mop.plotting.style import expert_hues, expert_names, short_name
 
 LAST_MS = 2000  # how long the last frame stays
-LINE_PX, BAR_PX = 17, 12  # of a line of text, of a bar of weights
-_DPI = 72  # of figures in a frame
+LINE_PX = 17  # of a line of text
+_PICTURE_PX, _MARGIN_PX = 224, 10  # a picture is as high as a view of 7 cells
+_STRIP_PX, _STRIP_STEP_PX, _LABEL_PX, _LEAST_PX = 26, 32, 110, 560
+_SMOOTH = Image.Resampling.LANCZOS
 _NO_ENCODER = (
     "an MP4 needs the encoder ffmpeg, and none is found: install the system's package of that name or "
     "`pip install imageio-ffmpeg`, or make a GIF"
@@ -27,14 +32,51 @@ _NO_ENCODER = (
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
-def gif_bytes(frames: Sequence[Image.Image], steps_per_second: float, samples: Sequence[Image.Image] = ()) -> bytes:
+@dataclass(frozen=True)
+class Strip:
+    """The weights of one router over time."""
+
+    label: str
+    weights: np.ndarray  # (T + 1, E)
+    names: list[str]
+    hues: list[str]
+
+    def colors(self, height: int) -> np.ndarray:
+        """The weights of each state as a column of colours, the first expert on top: (height, T + 1, 3) uint8."""
+        ends = np.cumsum(self.weights, 1)[:, :-1]  # where the next expert begins
+        heights = (np.arange(height) + 0.5) / height
+        expert = (ends[:, None, :] <= heights[:, None]).sum(-1)  # (T + 1, height)
+        return np.array([ImageColor.getrgb(hue) for hue in self.hues], np.uint8)[expert.T]
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is shown of the states 0 to T."""
+
+    title: list[str]  # lines
+    columns: list[tuple[str, Sequence[np.ndarray]]]  # a heading, and the picture (height, width, 3) uint8 of each state
+    captions: list[list[str]]  # the lines of each state
+    strips: list[Strip]
+    height_px: int = _PICTURE_PX  # of the pictures
+
+    def part(self, first: int = 0, last: int | None = None) -> "Film":
+        """The states from first to last."""
+        end = len(self.captions) - 1 if last is None else last
+        if not 0 <= first <= end < len(self.captions):
+            raise InputError(f"the film has the states 0 to {len(self.captions) - 1}, not {first} to {end}")
+        kept = slice(first, end + 1)
+        columns = [(heading, pictures[kept]) for heading, pictures in self.columns]
+        strips = [replace(strip, weights=strip.weights[kept]) for strip in self.strips]
+        return replace(self, columns=columns, captions=self.captions[kept], strips=strips)
+
+
+def gif_bytes(frames: Sequence[Image.Image], steps_per_second: float) -> bytes:
     """An animated GIF of frames of one size; the last one stays for 2 s.
 
-    steps_per_second: to a hundredth of a second; samples: pictures with colours that need a place in the palette of
-    256, beside those of the first and the last frame.
+    steps_per_second: to a hundredth of a second.
     """
     durations = [round(100 / steps_per_second) * 10] * (len(frames) - 1) + [LAST_MS]
-    palette = _shared_palette([frames[0], frames[-1], *samples])
+    palette = _shared_palette([frames[0], frames[len(frames) // 2], frames[-1]])
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     small[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=small[1:], duration=durations, loop=0)
     return file.getvalue()
@@ -69,29 +111,11 @@ def find_encoder() -> str:
         raise InputError(_NO_ENCODER) from None
 
 
-def rasterise(figure: Figure, left: float = 0, top: float = 0) -> tuple[Image.Image, list[Box]]:
-    """A figure as a picture, and where the data of its panels are once its corner is at (left, top) of a frame."""
-    figure.savefig(file := io.BytesIO(), format="png", dpi=_DPI)
-    picture = Image.open(file).convert("RGB")
-    boxes = [ax.get_window_extent().transformed(figure.transFigure.inverted()) for ax in figure.axes]
-    width, height = picture.size
-    return picture, [
-        (left + b.x0 * width, top + (1 - b.y1) * height, left + b.x1 * width, top + (1 - b.y0) * height) for b in boxes
-    ]
-
-
 def mark_part(frame: Image.Image, panel: Box, start: float, end: float) -> None:
     """A black frame around the part of a panel from `start` to `end`, shares of its width."""
     left, top, right, bottom = panel
     x = left + (right - left) * np.array([start, end])
     ImageDraw.Draw(frame).rectangle([x[0] - 1, top - 3, x[1] + 1, bottom + 3], outline="black", width=2)
-
-
-def draw_bar(pen: ImageDraw.ImageDraw, left: float, top: float, width: float, weights, hues: Sequence[str]) -> None:
-    """Weights (E,) that sum to 1 side by side, as a bar."""
-    edges = left + width * np.cumsum([0, *weights])
-    for (start, end), hue in zip(pairwise(edges), hues, strict=True):
-        pen.rectangle([start, top, end, top + BAR_PX], fill=hue)
 
 
 @cache
@@ -113,3 +137,121 @@ def _shared_palette(samples: Sequence[Image.Image]) -> Image.Image:
     for number, sample in enumerate(samples):
         page.paste(sample.resize((width, height)), (0, number * height))
     return page.quantize(256)
+
+
+WRITERS = {"gif": gif_bytes, "mp4": mp4_bytes}
+
+
+def gate_strips(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]], note: str = "") -> list[Strip]:
+    """The strips of all layers with a choice; routing (T + 1, sum of E_l), the layers side by side."""
+    layers = np.split(routing, np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1], axis=-1)
+    return layer_strips(layers, {"expert_hidden_sizes": expert_hidden_sizes}, note)
+
+
+def layer_strips(layers: Sequence[np.ndarray], header: Mapping, note: str = "") -> list[Strip]:
+    """The same of the weights (T + 1, E_l) of each layer; header: of `expert_names`."""
+    named = zip(layers, expert_names(header, layers), expert_hues(header, layers), strict=True)
+    return [
+        Strip(f"layer {layer}{note}", weights, names, hues)
+        for layer, (weights, names, hues) in enumerate(named)
+        if weights.shape[1] > 1
+    ]
+
+
+def film_bytes(film: Film, file_format: str, steps_per_second: float = 4) -> bytes:
+    """A film as a file of a format of WRITERS."""
+    return WRITERS[file_format](draw_frames(film), steps_per_second)
+
+
+def draw_frames(film: Film) -> list[Image.Image]:
+    """The pictures of a film, one for each state."""
+    page, strips, top = _draw_page(film)
+    frames, num_states = [], len(film.captions)
+    for t in range(num_states):
+        frame = page.copy()
+        _draw_state(frame, film, t, top)
+        if strips is not None:
+            mark_part(frame, strips, t / num_states, (t + 1) / num_states)
+        frames.append(frame)
+    return frames
+
+
+def draw_still(film: Film, marked: tuple[int, int]) -> Image.Image:
+    """The first state of a film as one picture, with the states from .. to (not with it) marked in the strips."""
+    page, strips, top = _draw_page(film)
+    _draw_state(page, film, 0, top)
+    if strips is not None:
+        mark_part(page, strips, marked[0] / len(film.captions), min(1.0, marked[1] / len(film.captions)))
+    return page
+
+
+def _draw_page(film: Film) -> tuple[Image.Image, Box | None, int]:
+    """What all frames of a film show, the box of its strips, and where the pictures of a state begin."""
+    width = (
+        max(_LEAST_PX, sum(_shown(pictures[0], film.height_px).width + _MARGIN_PX for _, pictures in film.columns))
+        + _MARGIN_PX
+    )
+    title = [line for text in film.title for line in _wrapped(text, width - 2 * _MARGIN_PX)]
+    top = round(1.6 * _MARGIN_PX) + LINE_PX * len(title)
+    strips = top + LINE_PX + film.height_px + 2 * _MARGIN_PX + LINE_PX * max(map(len, film.captions))
+    height = strips + _STRIP_STEP_PX * len(film.strips) + LINE_PX * bool(film.strips) + _MARGIN_PX
+    page = Image.new("RGB", (width, height), "white")
+    _write(page, title, _MARGIN_PX)
+    return page, _draw_strips(page, film.strips, strips), top
+
+
+def _draw_state(frame: Image.Image, film: Film, t: int, top: int) -> None:
+    """The pictures of a state below their headings, and its caption."""
+    left = _MARGIN_PX
+    for heading, pictures in film.columns:
+        picture = _shown(pictures[t], film.height_px)
+        ImageDraw.Draw(frame).text((left, top), heading, fill="#555555", font=font())
+        frame.paste(picture, (left, top + LINE_PX))
+        left += picture.width + _MARGIN_PX
+    _write(frame, film.captions[t], top + LINE_PX + film.height_px + _MARGIN_PX)
+
+
+def _shown(picture: np.ndarray, height_px: int) -> Image.Image:
+    """A picture as high as all pictures of a frame; a wide grid keeps its shape, in the middle of that height."""
+    height, width, _ = picture.shape
+    if width <= 2 * height:
+        return Image.fromarray(picture).resize((round(height_px * width / height), height_px), _SMOOTH)
+    page = Image.new("RGB", (2 * height_px, height_px), "white")
+    page.paste(Image.fromarray(picture).resize((2 * height_px, round(2 * height_px * height / width)), _SMOOTH))
+    return page
+
+
+def _draw_strips(page: Image.Image, strips: Sequence[Strip], first: int) -> Box | None:
+    """The strips below each other and their legend; returns the box of all of them, None where there are none."""
+    if not strips:
+        return None
+    left, top, width, pen = _MARGIN_PX + _LABEL_PX, first, page.width - 2 * _MARGIN_PX - _LABEL_PX, ImageDraw.Draw(page)
+    for strip in strips:
+        pen.text((_MARGIN_PX, top + 6), strip.label, fill="black", font=font(11))
+        state = np.arange(width) * len(strip.weights) // width
+        page.paste(Image.fromarray(strip.colors(_STRIP_PX)[:, state]), (left, top))
+        top += _STRIP_STEP_PX
+    box = (left, first, left + width, top - _STRIP_STEP_PX + _STRIP_PX)
+    legend = {name: hue for strip in strips for name, hue in zip(strip.names, strip.hues, strict=True)}
+    for name, hue in legend.items():
+        pen.rectangle([left, top + 2, left + 11, top + 13], fill=hue)
+        pen.text((left + 16, top), short_name(name), fill="black", font=font())
+        left += 30 + round(font().getlength(short_name(name)))
+    return box
+
+
+def _write(page: Image.Image, lines: Sequence[str], top: float) -> None:
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(page).text((_MARGIN_PX, top + number * LINE_PX), line, fill="black", font=font())
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """A text in lines that fit a width in pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font().getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -17,11 +17,10 @@ from generative import render
 from generative.domains.babyai.pictures import wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import play, sampler
-from generative.figures.film import Film, Strip, draw_frames
 from generative.recordings.format import open_recording
 from mop.envs.babyai import World
 from mop.evaluation.rollout import Answer, greedy
-from mop.plotting.film import mp4_bytes
+from mop.plotting.film import Film, Strip, draw_frames, mp4_bytes
 
 
 @pytest.fixture(scope="module")

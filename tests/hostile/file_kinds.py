@@ -46,7 +46,7 @@ from lmc_rl.experiment import run as do_experiment
 from lmc_rl.forking import child_of
 from lmc_rl.learners.imitation import ImitationLearner
 from mop.apps import comparison_page, runs, samples
-from mop.apps.episode_records import episode_record
+from mop.apps.episode_film import episode_film
 from mop.artifacts.checkpoints import find_checkpoints, load_training_state, quick_config, save_training_state
 from mop.artifacts.intervention_rows import COLUMNS, in_words, load_rows, merge_rows
 from mop.artifacts.records import write_record
@@ -158,7 +158,7 @@ def read_cache(root: Path, path: Path) -> None:
     cache = load_cache(path)
     with reading(path):
         runs.describe_metrics(cache)
-        episode_record(cache, 0)
+        episode_film(cache, 0)
 
 
 def read_arrays(root: Path, path: Path) -> object:

@@ -1,4 +1,4 @@
-"""Single episodes: what is known of them, films and stills."""
+"""Single episodes: what captions say of them, films and stills."""
 
 import io
 from dataclasses import replace
@@ -12,12 +12,13 @@ from PIL import Image
 from routing_data import random_data
 from scripts import run_script_here
 
-from mop.apps.episode_film import episode_gif
-from mop.apps.episode_records import episode_record
+from mop.apps.episode_film import episode_film
+from mop.apps.episode_records import steps_of
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.conventions import SUBGOALS
-from mop.envs.render import replay_world
+from mop.envs.render import render_world
+from mop.plotting.film import film_bytes
 from mop.plotting.style import expert_hues
 
 EPISODE = 3
@@ -29,27 +30,22 @@ def data() -> RoutingData:
     return load_cache(cache_path(CACHE, RunKey(TASK, 0, 0)))
 
 
-def test_what_is_known_of_an_episode(data):
-    record, steps = episode_record(data, EPISODE), data.steps
-    rows = np.flatnonzero(steps.episode == EPISODE)
+def test_a_film_shows_every_state(data):
+    film, steps = episode_film(data, EPISODE), data.steps
+    rows, context = np.flatnonzero(steps.episode == EPISODE), data.episodes[EPISODE]
     num_steps, actions = len(rows), steps.action[rows].tolist()
-    assert record.num_steps == num_steps and record.action.tolist() == actions
-    assert len(record.carrying) == len(record.world.frames) == num_steps + 1
-    seed = data.episodes[EPISODE]["seed"]
+    ((_, pictures),) = film.columns
+    assert len(film.captions) == len(pictures) == num_steps + 1 and context["mission"] in film.title
     for t_step in (0, 7, num_steps):  # the last one is the state after the last action
-        env = replay_world(TASK, seed, actions[:t_step])
-        np.testing.assert_array_equal(record.world.picture(t_step), env.get_frame(tile_size=32))
-        assert record.world.position[t_step].tolist() == [int(place) for place in env.agent_pos]
-    assert record.hues == expert_hues(data.header, steps.layer_routing)
-    for mine, weights in zip(record.weights, steps.layer_routing, strict=True):
-        np.testing.assert_array_equal(mine, weights[rows])
-    np.testing.assert_allclose(record.probabilities.sum(1), 1)
-    assert record.probabilities.argmax(1).tolist() == actions, "the policy is greedy"
-    context = data.episodes[EPISODE]
-    assert (context["t_pick"], f"picked up the {context['keys'][0][2]} key") in record.events
-    assert any(time == context["t_unlocked"] and text.startswith("unlocked") for time, text in record.events)
-    assert record.caption(num_steps) == f"after the last action ({num_steps} steps) · success"
-    assert record.caption(0).startswith(f"step 0 of {num_steps} · next action: ") and " (p = " in record.caption(0)
+        np.testing.assert_array_equal(pictures[t_step], render_world(TASK, context["seed"], actions[:t_step]))
+    for strip, weights, hues in zip(
+        film.strips, steps.layer_routing, expert_hues(data.header, steps.layer_routing), strict=True
+    ):
+        np.testing.assert_array_equal(strip.weights[:-1], weights[rows])
+        assert strip.hues == hues
+    assert film.captions[num_steps][:2] == [f"after the last action ({num_steps} steps)", "success"]
+    assert film.captions[0][0] == f"step 0 of {num_steps}" and " (p = " in film.captions[0][1]
+    assert film.captions[context["t_pick"]][-1] and f"carrying the {context['keys'][0][2]} key" in str(film.captions)
 
 
 def test_sub_goals_stand_beside_the_action(data):
@@ -57,77 +53,69 @@ def test_sub_goals_stand_beside_the_action(data):
     goals, instructions = np.full((2, len(data.steps)), -1, np.int8)
     goals[rows] = np.arange(len(rows)) % (len(SUBGOALS) + 1) - 1
     instructions[rows] = np.where(goals[rows] < 0, -1, np.arange(len(rows)) % 2)
-    told = replace(data, steps=replace(data.steps, subgoal=goals, instruction=instructions))
+    told = steps_of(replace(data, steps=replace(data.steps, subgoal=goals, instruction=instructions)), EPISODE)
     first = " · sub-goal: "
-    record = episode_record(told, EPISODE)
-    captions = [record.caption(t_step) for t_step in range(len(rows) + 1)]
     for t_step, words in enumerate(["unknown", "go next to", "open", "pick up", "drop", "explore"]):
-        assert f"){first}{words} · " in captions[t_step], "beside the action"
-    assert first not in captions[-1] and len(captions) == len(rows) + 1
+        assert f"){first}{words} · " in told.caption(t_step), "beside the action"
+    assert first not in told.caption(len(rows))
     older = replace(data, steps=replace(data.steps, subgoal=None, instruction=None))
-    assert first not in episode_record(older, EPISODE).caption(0)
+    assert first not in steps_of(older, EPISODE).caption(0)
 
 
-def test_what_is_missing_is_left_out(data):
+def test_what_is_missing_is_left_out_of_captions(data):
     steps = data.steps
-    without_seed = [{k: v for k, v in episode.items() if k != "seed"} for episode in data.episodes]
-    damaged = {
-        "action": replace(data, steps=replace(steps, action=None)),
-        "position": replace(data, steps=replace(steps, position=None)),
-        "seed": replace(data, episodes=without_seed),
-        "task": replace(data, header=data.header | {"task_id": "BabyAI-Nonsense-v0"}),
-        "moved": replace(data, steps=replace(steps, position=steps.position + 1)),
-    }
-    for name, changed in damaged.items():
-        record = episode_record(changed, EPISODE)
-        assert record.world is None and record.no_world and "\n" not in record.no_world, name
-        assert len(record.weights) == len(steps.layer_routing)
-        refusal(episode_gif, changed, EPISODE)
     bare = replace(steps, action_logits=None, lpc=None, carrying=None, direction=None)
-    record = episode_record(replace(data, steps=bare), EPISODE)
-    assert record.probabilities is None and record.lpc is None and record.world is not None
+    known = steps_of(replace(data, steps=bare), EPISODE)
+    assert known.probabilities is None and known.lpc is None and known.carrying is None
     sick = replace(steps, action_logits=steps.action_logits * np.nan, lpc=steps.lpc * np.nan)
-    record = episode_record(replace(data, steps=sick), EPISODE)
-    assert record.probabilities is None and "LPC" not in record.caption(0)
+    known = steps_of(replace(data, steps=sick), EPISODE)
+    assert known.probabilities is None and "LPC" not in known.caption(0)
+    assert episode_film(baseline_of(data), EPISODE).strips == [], "a baseline has no gates"
+
+
+def baseline_of(data: RoutingData) -> RoutingData:
+    """The same of a policy with one expert."""
+    ones = [np.ones((len(data.steps), 1), np.float32)]
+    return replace(
+        data, steps=replace(data.steps, layer_routing=ones), header={**data.header, "expert_hidden_sizes": [[64]]}
+    )
 
 
 def test_what_cannot_be_shown_is_one_line(data):
     steps = data.steps
     gaps = steps.t_step.copy()
     gaps[steps.episode == EPISODE] *= 2
+    without_seed = [{k: v for k, v in episode.items() if k != "seed"} for episode in data.episodes]
     cases = [
-        (replace(steps, t_step=None), "has no 't_step'"),
-        (replace(steps, t_step=gaps), "not those of one whole episode"),
-        (replace(steps, layer_routing=None), "no 'layer_routing'"),
-        (replace(steps, layer_routing=[weights * np.nan for weights in steps.layer_routing]), "diverged"),
+        (replace(data, steps=replace(steps, t_step=None)), "has no 't_step'"),
+        (replace(data, steps=replace(steps, t_step=gaps)), "not those of one whole episode"),
+        (replace(data, steps=replace(steps, layer_routing=None)), "no 'layer_routing'"),
+        (replace(data, steps=replace(steps, action=None)), "action"),
+        (replace(data, steps=replace(steps, position=None)), "position"),
+        (replace(data, episodes=without_seed), "seed"),
+        (replace(data, header=data.header | {"task_id": "BabyAI-Nonsense-v0"}), "BabyAI-Nonsense-v0"),
+        (replace(data, steps=replace(steps, position=steps.position + 1)), "another one here"),
     ]
     for changed, words in cases:
-        assert words in refusal(episode_record, replace(data, steps=changed), EPISODE)
-    refusal(episode_record, data, 99)
+        assert words in refusal(episode_film, changed, EPISODE)
+    refusal(episode_film, data, 99)
+    refusal(episode_film, random_data(), 0)
 
 
-def test_a_baseline_has_no_gates():
-    record = episode_record(random_data(4, 1, 1), 0)
-    assert record.weights == [] and record.hues == [] and record.lpc is not None
-
-
-def test_a_film_has_every_state(data):
-    num_steps = int((data.steps.episode == EPISODE).sum())
-    film = Image.open(io.BytesIO(episode_gif(data, EPISODE, steps_per_second=5)))
-    assert film.format == "GIF" and film.n_frames == num_steps + 1
-    durations, shown = [], []
+def test_a_part_of_a_film(data):
+    whole = episode_film(data, EPISODE)
+    film = Image.open(io.BytesIO(film_bytes(whole.part(2, 6), "gif", 5)))
+    assert film.format == "GIF" and film.n_frames == 5 and film.info["loop"] == 0
+    durations = []
     for state in range(film.n_frames):
         film.seek(state)
         durations.append(film.info["duration"])
-        shown.append(np.asarray(film.convert("RGB")).astype(int))
-    assert durations == [200] * num_steps + [2000] and film.info["loop"] == 0
-    record = episode_record(data, EPISODE)
-    for state in (0, 5, num_steps):  # the world is where it should be, in nearly its own colours
-        picture = Image.fromarray(record.world.picture(state)).resize((300, 164), Image.Resampling.LANCZOS)
-        assert np.abs(shown[state][10:174, 10:310] - np.asarray(picture)).mean() < 6
-    part = Image.open(io.BytesIO(episode_gif(data, EPISODE, first=2, last=6)))
-    assert part.n_frames == 5
-    refusal(episode_gif, data, EPISODE, first=5, last=4)
+    assert durations == [200] * 4 + [2000]
+    refusal(whole.part, 5, 4)
+    refusal(whole.part, 0, len(whole.captions))
+    assert (
+        whole.part(1).captions == whole.captions[1:] and len(whole.part(1).strips[0].weights) == len(whole.captions) - 1
+    )
 
 
 def test_a_script_saves_an_episode(tmp_path, capsys):

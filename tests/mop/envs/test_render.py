@@ -9,7 +9,7 @@ from checks import refusal
 from scripts import PATIENCE_S, REPOSITORY
 
 from mop.envs.babyai import World
-from mop.envs.render import draw_cells, draw_view, render_world, replay_episode, replay_world
+from mop.envs.render import draw_cells, draw_view, play_again, render_world, replay_world
 
 
 def test_render_world():
@@ -33,38 +33,16 @@ def test_pictures_are_of_the_world_that_policies_act_in(task_id):
         np.testing.assert_array_equal(env.get_frame(tile_size=8), world.env.get_frame(tile_size=8))
 
 
-@pytest.mark.parametrize("task_id", ["BabyAI-KeyCorridorS3R3-v0", "BabyAI-GoToImpUnlock-v0", "BabyAI-UnlockPickup-v0"])
-def test_every_picture_of_an_episode_is_the_one_of_minigrid(task_id):
-    actions = np.random.default_rng(1).integers(0, 6, 60).tolist()
-    replay, env = replay_episode(task_id, 2, actions, tile_size=8), replay_world(task_id, 2, [])
-    assert len(replay.frames) == len(replay.position) == len(replay.carrying) == 61 and replay.tiles.dtype == np.uint8
-    for t_step in range(61):
-        if t_step:
-            env.step(actions[t_step - 1])
-        np.testing.assert_array_equal(replay.picture(t_step), env.get_frame(tile_size=8))
-        assert replay.position[t_step].tolist() == list(map(int, env.agent_pos))
-    assert len(replay.tiles) < 60
-
-
-def test_what_happens_in_an_episode():
+def test_an_episode_played_again():
     """World 0: the agent at (3, 3) looks up, the green key is at (4, 3), the door at (5, 4)."""
     right, forward, pick_up, drop, toggle = 1, 2, 3, 4, 5
     actions = [right, pick_up, right, forward, 0, forward, toggle, toggle, toggle, drop, right, right, drop]
-    replay = replay_episode("BabyAI-UnlockPickup-v0", 0, actions)
-    assert replay.events == [
-        (2, "picked up the green key"),
-        (7, "unlocked the green door"),
-        (8, "closed the green door"),
-        (9, "opened the green door"),
-        (13, "dropped the green key"),
-    ]
-    assert replay.carrying == [""] * 2 + ["green key"] * 11 + [""]
-    assert replay.position[[0, -1]].tolist() == [[3, 3], [4, 4]]
-
-
-def test_a_box_that_is_opened():
-    boxed = replay_episode("BabyAI-GoToImpUnlock-v0", 3, np.random.default_rng(0).integers(0, 6, 100).tolist())
-    assert boxed.events == [(92, "opened the blue box")]
+    pictures, places, held = zip(*play_again("BabyAI-UnlockPickup-v0", 0, actions, tile_size=8), strict=True)
+    assert held == ("",) * 2 + ("green key",) * 11 + ("",)
+    assert places[0] == (3, 3) and places[-1] == (4, 4)
+    for t_step in (0, 7, 13):
+        shown = render_world("BabyAI-UnlockPickup-v0", 0, actions[:t_step], tile_size=8)
+        np.testing.assert_array_equal(pictures[t_step], shown)
 
 
 def test_no_such_world():
