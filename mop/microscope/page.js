@@ -60,8 +60,7 @@ function changeExpert(layer, expert, part, isKept = true) {
 // --- saving ----------------------------------------------------------------------------------------------------------
 
 function save(ending, blob) {
-  const name = `world_${content.worlds[chosen.world].seed}${ending}`;
-  const link = made("a", { href: URL.createObjectURL(blob), download: name });
+  const link = made("a", { href: URL.createObjectURL(blob), download: `world_${mine().world.seed}${ending}` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
@@ -78,8 +77,9 @@ function saveTable() {
 
 /** A canvas for both worlds side by side, and what draws them there at a step. */
 function picture() {
-  const canvas = made("canvas", {}), { width, height } = mine().world, context = canvas.getContext("2d");
-  Object.assign(canvas, { width: (pair.length * (width + 0.5) - 0.5) * CELL_PX, height: height * CELL_PX });
+  const { width, height } = mine().world, wide = (pair.length * (width + 0.5) - 0.5) * CELL_PX;
+  const canvas = made("canvas", { width: wide, height: height * CELL_PX });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   const drawAt = (t, isMarked) => pair.forEach((episode, k) => {
     context.setTransform(1, 0, 0, 1, k * (width + 0.5) * CELL_PX, 0);
     drawEpisode(context, episode, t, CELL_PX, isMarked);
