@@ -115,8 +115,16 @@ def _twice(pid: int, rng: random.Random) -> None:
 
 
 def _to_one_worker(pid: int, rng: random.Random) -> None:
-    workers = [other for other in processes_of(pid) if other != pid]
+    workers = [other for other in processes_of(pid) if other != pid and not _is_tracker(other)]
     os.kill(rng.choice(workers or [pid]), signal.SIGKILL)
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether it is a helper of Python's multiprocessing, which another one takes the place of, with tracebacks."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # ended meanwhile
+        return True
 
 
 EARLY_S = 0.5  # until the first of our modules is there to answer
