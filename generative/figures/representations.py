@@ -1,7 +1,7 @@
 """Figures of directions of the hidden state: variance, stability, probes, and effects of steering."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from generative.attribution.explanations import short_number
 from mop.common.tables import interval_text
 from mop.plotting.hover import add_note
-from mop.plotting.panels import ALL_OF_0_TO_1, make_panels, remove_empty, set_title
+from mop.plotting.panels import ALL_OF_0_TO_1, legend_below, make_panels, set_title, wrap_panels
 from mop.plotting.style import HUES, open_frame
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def plot_probes(table: "pd.DataFrame", title: str = "") -> Figure:
     """
     names = list(dict.fromkeys(table["property"]))
     num_columns = min(3, len(names))
-    figure, axes = make_panels(-(-len(names) // num_columns), num_columns, 3.9, 2.5, 0.9, sharey=True)
+    figure, axes, _ = wrap_panels(len(names), num_columns, 3.9, 2.5, 0.9, sharey=True)
     kinds = (("accuracy", "whole block", "blue", "o"), ("best_accuracy", "its best direction", "orange", "s"))
     kinds += (("shuffled", "labels of other episodes", None, "x"),)
-    for ax, name in zip(axes.ravel(), names, strict=False):
+    for ax, name in zip(axes, names, strict=True):
         rows = table[table["property"] == name]
         ax.axhline(rows["chance"].iloc[0], color=_GREY, linestyle="dashed", linewidth=1, label="chance, or majority")
         for shift, (key, label, hue, marker) in zip((-0.2, 0.2, 0.0), kinds, strict=True):
@@ -45,11 +45,9 @@ def plot_probes(table: "pd.DataFrame", title: str = "") -> Figure:
         ax.set_title(name, fontsize="medium", loc="left")
         ax.set_ylim(*ALL_OF_0_TO_1)
         _block_axis(ax, rows["block"])
-    remove_empty(axes, len(names))
-    for ax in axes[:, 0]:
+    for ax in axes[::num_columns]:
         ax.set_ylabel("balanced accuracy")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    legend_below(figure, *axes[0].get_legend_handles_labels(), fontsize="small")
     set_title(figure, title)
     return figure
 
@@ -79,8 +77,7 @@ def plot_stability(table: "pd.DataFrame", title: str = "") -> Figure:
             _block_axis(ax, rows["block"])
     axes[0, 0].set_ylabel("variance explained")
     axes[1, 0].set_ylabel("|cosine| with the partner")
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    legend_below(figure, *axes[1, 0].get_legend_handles_labels(), fontsize="small")
     set_title(figure, title)
     return figure
 
@@ -90,16 +87,21 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
 
     rows: of `steering.effect_rows`, those to be shown; randoms: measure -> effects of R random directions (R,).
     """
-    num_columns = min(4, len(rows))
-    figure, axes = make_panels(-(-len(rows) // num_columns), num_columns, 2.9, 1.7, 0.9)
-    for ax, row in zip(axes.ravel(), rows, strict=False):
+    figure, axes, _ = wrap_panels(len(rows), 4, 2.9, 1.7, 0.9)
+    for ax, row in zip(axes, rows, strict=True):
         values = randoms[row["measure"]]
         jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))  # so that dots do not overlap
         ax.axvline(0, color=_GREY, linewidth=0.8)
         ax.plot(values, jitter, ".", color=_GREY, markersize=4, label="moved as far along random directions")
         if np.isfinite(row["difference"]):
             errors = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
-            style = {"color": HUES["vermilion"], "marker": "D", "markersize": 5, "capsize": 3, "linestyle": "none"}
+            style: dict[str, Any] = {
+                "color": HUES["vermilion"],
+                "marker": "D",
+                "markersize": 5,
+                "capsize": 3,
+                "linestyle": "none",
+            }
             style["label"] = "along this direction, 95 % interval over worlds"
             ax.errorbar([row["difference"]], [0.6], xerr=np.nan_to_num(errors), **style)
         text = f"{row['measure']}: {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), p {row['p']:.2g}"
@@ -109,9 +111,7 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         heading = f"{row['measure']}\n{short_number(row['plain'])} → {short_number(row['moved'])}"
         ax.set_title(heading, fontsize="medium", loc="left")
         open_frame(ax)
-    remove_empty(axes, len(rows))
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend_below(figure, *axes[0].get_legend_handles_labels(), fontsize="small")
     set_title(figure, title)
     return figure
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mop.common.errors import InputError
-from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty, set_title
+from mop.plotting.panels import ALL_OF_0_TO_1, set_title, wrap_panels
 from mop.plotting.style import HUES, Figure, open_frame
 
 if TYPE_CHECKING:
@@ -29,12 +29,9 @@ def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | Non
     panels = {name: lines for name, lines in panels.items() if only is None or name in only}
     if not panels:
         raise InputError("the training log has nothing to draw: it is empty, or no column holds a number")
-    num_columns = min(_MAX_COLUMNS, len(panels))
-    num_rows = -(-len(panels) // num_columns)
-    figure = Figure(figsize=(max(3.0 * num_columns, 4.5), 2.1 * num_rows + 0.7), layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, squeeze=False)
+    figure, axes, lowest = wrap_panels(len(panels), _MAX_COLUMNS, 3.0, 2.1, 0.7)
     x = table[over].to_numpy(float)
-    for ax, (name, lines) in zip(axes.ravel(), panels.items(), strict=False):
+    for ax, (name, lines) in zip(axes, panels.items(), strict=True):
         for column, color in zip(lines, HUES.values(), strict=False):
             y = table[column].to_numpy(float)
             y = np.where(np.isfinite(y), y, np.nan)
@@ -43,7 +40,7 @@ def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | Non
             ax.legend(frameon=False, fontsize="small")
         ax.set_title(name.replace("_", " "), fontsize="medium", loc="left")
         open_frame(ax)
-    for ax in remove_empty(axes, len(panels)):
+    for ax in lowest:
         ax.set_xlabel(over.replace("_", " "))
     set_title(figure, title)
     return figure

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from mop.plotting.hover import add_note
-from mop.plotting.panels import explain, make_panels, remove_empty, set_title
+from mop.plotting.panels import explain, legend_below, make_panels, set_title, steps_axis, wrap_panels
 from mop.plotting.style import HUES, Figure, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
     order = [name for name in ("cross_entropy", "accuracy", "success", "lpc") if name in known]
     measures = order + [name for name in known if name not in {*order, *routing, "path_ratio"}]
     num_panels = len(measures) + len(routing)
-    figure, axes = make_panels(max(2, -(-num_panels // 3)), 3, 3.3, 2.6, 0.6)
-    panels, names = list(axes.ravel()), [line.name for line in lines]
+    figure, panels, lowest = wrap_panels(num_panels, 3, 3.3, 2.6, 0.6)
+    names = [line.name for line in lines]
     for ax, measure in zip(panels, measures, strict=False):
         what = MEASURE_NAMES.get(measure, measure.replace("_", " "))
         for line in lines:
@@ -148,9 +148,9 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
         ax.set_title(what, loc="left", fontsize="medium")
     for ax, measure in zip(panels[len(measures) :], routing, strict=False):
         _draw_routing(ax, shown, measure)
-    for ax in remove_empty(axes, num_panels):
+    for ax in lowest:
         ax.set_xlabel("alpha")
-    for ax in panels[:num_panels]:
+    for ax in panels:
         ax.set_xlim(-0.02, 1.02)
         open_frame(ax)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -225,8 +225,7 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
     # last, as it would keep the limits from growing; an interval of two seeds can be longer than all that can be lost
     axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.5))
     handles, labels = axes[0].get_legend_handles_labels()
-    columns = 2 if len(groups) == 1 else len(labels)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    legend_below(figure, handles, labels, fontsize="small")
     return _finished(figure, title)
 
 
@@ -250,8 +249,7 @@ def plot_alignment(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") ->
         _name(ax, f"{label}, {_parents(points)}")
     for ax in axes[-1]:
         fork_axis(ax)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend_below(figure, *axes[0, 0].get_legend_handles_labels(), fontsize="small")
     return _finished(figure, title)
 
 
@@ -344,14 +342,6 @@ def draw_curve(ax: Axes, x: np.ndarray, y: np.ndarray, name: str, what: str, **s
         add_note(ax, a, a, value, value, f"{name}, alpha {a:.2f}: {what} {number}", name=name, alpha=a, value=value)
 
 
-def steps_axis(ax: Axes) -> None:
-    """Environment steps on the x axis, as 50k."""
-    ax.set_xlabel("environment steps")
-    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    open_frame(ax)
-
-
 def alpha_axis(ax: Axes, ends: str = "from one child to the other") -> None:
     """Alphas on the x axis; ends: where the line begins and ends."""
     ax.set_xlabel(f"alpha, {ends}")
@@ -396,11 +386,7 @@ def _room_below_zero(ax: Axes) -> None:
 
 
 def _panels(count: int, height: float = 2.7, **sharing) -> tuple[Figure, list[Axes]]:
-    columns = min(_MAX_COLUMNS, count)
-    rows = -(-count // columns)
-    figure, axes = make_panels(rows, columns, _WIDTH, height, 0.6, **sharing)
-    remove_empty(axes, count)
-    return figure, list(axes.ravel()[:count])
+    return wrap_panels(count, _MAX_COLUMNS, _WIDTH, height, 0.6, **sharing)[:2]
 
 
 def _name(ax: Axes, text: str) -> None:
@@ -412,8 +398,7 @@ def _parents(points: "Sequence[Pooled]") -> str:
 
 
 def _finished(figure: Figure, title: str) -> Figure:
-    if title:
-        set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 

@@ -23,12 +23,11 @@ from lmc_rl.analysis.figures import (
     fork_axis,
     lost_axis,
     mean_of,
-    steps_axis,
 )
 from lmc_rl.analysis.results import LineResult, Pooled
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
-from mop.plotting.panels import make_panels, set_title
+from mop.plotting.panels import legend_below, make_panels, set_title, steps_axis
 from mop.plotting.style import HUES, Figure, counted, wrapped
 from mop.statistics.intervals import interval_of_mean
 
@@ -526,16 +525,13 @@ def marker(number: int) -> str:
 
 
 def _one_panel() -> tuple[Figure, Axes]:
-    figure, axes = make_panels(1, 1, _WIDTH_IN, _HEIGHT_IN, 0.0)
+    figure, axes = make_panels(1, 1, _WIDTH_IN, _HEIGHT_IN, 0.2)
     return figure, axes[0, 0]
 
 
 def _with_legend(figure: Figure, ax: Axes, title: str) -> Figure:
-    """The figure with its title, and a legend below the axes in as many columns as have room."""
+    """The figure with its title, and a legend below the axes."""
     handles, labels = ax.get_legend_handles_labels()
-    labels = [wrapped(label, _WIDTH_IN / 2) for label in labels]
-    columns = max(1, min(len(labels), int((_WIDTH_IN + 0.6) / (0.6 + 0.08 * max(map(len, labels))))))
-    figure.set_figheight(_HEIGHT_IN + 0.2 * -(-len(labels) // columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    legend_below(figure, handles, [wrapped(label, _WIDTH_IN / 2) for label in labels], fontsize="small")
     set_title(figure, title)
     return figure

@@ -5,7 +5,8 @@ columns); `summary` one for each measure of each part at each lpc_alpha (`OverSe
 interval it is that of Student's t over seeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,11 @@ from mop.analysis.cells import compute_grid_bounds
 from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES, SeedCells
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
-from mop.plotting.heatmaps import LPC_CMAP, LogScale, Scale, render_values, render_walls, value_range
+from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_values, value_range
 from mop.plotting.hover import add_note
 from mop.plotting.measures import ENTROPY_CMAP
-from mop.plotting.panels import make_panels, render_matrix, set_title
-from mop.plotting.sheets import LABEL_IN, Panel, draw_sheet, marks_legend, scale_legend
+from mop.plotting.panels import make_panels, render_matrix, set_title, wrap_panels
+from mop.plotting.sheets import LABEL_IN, MapGrid, Panel, draw_sheet, marks_legend, scale_legend
 from mop.plotting.style import HUES, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 
 _DOT: dict[str, Any] = {"color": HUES["blue"], "alpha": 0.6}
 _MEAN: dict[str, Any] = {"color": "black"}
-_ZERO_APART = 1.0  # decades between the least lpc_alpha above 0 and the place of 0
-_MARGIN = 0.45  # beyond the first and the last, in decades
-_ALPHA_LABEL_IN = (0.6, 0.17)  # width and height that the name of an lpc_alpha needs
-_SPREAD = 0.12  # of the dots around their lpc_alpha, in decades
+_SPREAD = 0.12  # of the dots around their lpc_alpha, which are 1 apart
+_MOST_FLAT = 4  # names of more lpc_alpha stand upright
 _WIDTH_IN, _HEIGHT_IN = 2.3, 1.75  # of a panel
 
 
@@ -56,11 +55,12 @@ def plot_measures_against_alpha(seeds: "pd.DataFrame", summary: "pd.DataFrame", 
     fields = [_Field(measure) for measure in MEASURES if _is_known(seeds, _Field(measure))]
     if not fields:
         raise InputError("no measure of these runs is known")
-    num_columns = min(3, len(fields))
-    grid = [fields[start : start + num_columns] for start in range(0, len(fields), num_columns)]
-    figure, axes = _panels(seeds, summary, grid, title, sharey=False)
-    for ax, field in zip(axes.ravel(), fields, strict=False):
+    figure, axes, _ = wrap_panels(len(fields), 3, _WIDTH_IN, _HEIGHT_IN, 1.0, sharex=True)
+    for ax, field in zip(axes, fields, strict=True):
+        _draw_field(ax, seeds, summary, field)
         ax.set_title(MEASURES[field.measure], fontsize="medium", loc="left")
+    figure.supxlabel("lpc_alpha", fontsize="medium")
+    set_title(figure, title)
     return figure
 
 
@@ -186,68 +186,28 @@ def _share(share: float) -> str:
 # --- panels over lpc_alpha --------------------------------------------------------------------------------------------
 
 
-class AlphaAxis:
-    """Where each lpc_alpha stands on a log axis that has a place for 0 apart from it."""
-
-    def __init__(self, alphas: Sequence[float]):
-        self.alphas = sorted({float(alpha) for alpha in alphas})
-        logs = [np.log10(alpha) for alpha in self.alphas if alpha > 0]
-        self.zero = min(logs, default=0.0) - _ZERO_APART
-
-    def place(self, alpha: float) -> float:
-        return self.zero if alpha == 0 else float(np.log10(alpha))
-
-    def draw(self, ax: Axes) -> None:
-        """Ticks at the values that occur, named where there is room, and a break between 0 and the others."""
-        places = [self.place(alpha) for alpha in self.alphas]
-        span = max(places) - min(places) + 2 * _MARGIN
-        is_crowded = np.diff(places).min(initial=span) < _ALPHA_LABEL_IN[0] / _WIDTH_IN * span
-        labels, last = [], -np.inf
-        for alpha, place in zip(self.alphas, places, strict=True):
-            has_room = place - last >= _ALPHA_LABEL_IN[1] / _WIDTH_IN * span
-            labels.append(f"{alpha:g}".replace("e-0", "e-") if has_room else "")
-            last = place if has_room else last
-        ax.set_xticks(places, labels, rotation=90 if is_crowded else 0)
-        ax.set_xlim(min(places) - _MARGIN, max(places) + _MARGIN)
-        if len(places) > 1 and self.alphas[0] == 0:
-            middle = (places[0] + places[1]) / 2
-            ax.text(middle, 0, "//", transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize="medium")
-
-
 def _panels(
     seeds: "pd.DataFrame",
     summary: "pd.DataFrame",
     grid: Sequence[Sequence[_Field]],
     title: str,
-    sharey: str | bool = "row",
 ) -> tuple[Figure, np.ndarray]:
     """A panel for each field of a grid, with the dots of the seeds, their means and intervals."""
-    num_columns = max(map(len, grid))
-    figure, axes = make_panels(
-        len(grid), num_columns, _WIDTH_IN, _HEIGHT_IN, extra_height=1.0, sharex=True, sharey=sharey
-    )
-    axis = AlphaAxis(seeds["lpc_alpha"])
-    for line, fields in zip(axes, grid, strict=True):
-        for ax, field in zip(line, fields, strict=False):
-            _draw_field(ax, axis, seeds, summary, field)
-            open_frame(ax)
-        for ax in line[len(fields) :]:
-            ax.remove()
-    for column in range(num_columns):
-        shown = [line[column] for line, fields in zip(axes, grid, strict=True) if column < len(fields)]
-        axis.draw(shown[-1])
-        shown[-1].tick_params(labelbottom=True)
-        shown[-1].set_xlabel("lpc_alpha")
+    figure, axes = make_panels(len(grid), len(grid[0]), _WIDTH_IN, _HEIGHT_IN, 1.0, sharex=True, sharey="row")
+    for ax, field in zip(axes.ravel(), chain(*grid), strict=True):
+        _draw_field(ax, seeds, summary, field)
+    figure.supxlabel("lpc_alpha", fontsize="medium")
     set_title(figure, title)
     return figure, axes
 
 
-def _draw_field(ax: Axes, axis: AlphaAxis, seeds: "pd.DataFrame", summary: "pd.DataFrame", field: _Field) -> None:
+def _draw_field(ax: Axes, seeds: "pd.DataFrame", summary: "pd.DataFrame", field: _Field) -> None:
+    """One measure at each lpc_alpha, side by side: a dot for each seed, and their mean."""
     rows, over = _of_part(seeds, field), _of_part(summary, field)
     over = over[over["measure"] == field.measure]
-    means = []
-    for alpha in axis.alphas:
-        dots, x = _with_value(rows[rows["lpc_alpha"] == alpha], field.measure), axis.place(alpha)
+    means, alphas = [], sorted(seeds["lpc_alpha"].unique())
+    for x, alpha in enumerate(alphas):
+        dots = _with_value(rows[rows["lpc_alpha"] == alpha], field.measure)
         offsets = np.linspace(-_SPREAD, _SPREAD, len(dots)) if len(dots) > 1 else [0.0] * len(dots)
         for offset, row in zip(offsets, dots.to_dict("records"), strict=True):
             value = row[field.measure]
@@ -263,6 +223,10 @@ def _draw_field(ax: Axes, axis: AlphaAxis, seeds: "pd.DataFrame", summary: "pd.D
         ax.text(0.5, 0.5, "no value", transform=ax.transAxes, ha="center", va="center", color="#888888")
     if len(means) > 1:
         ax.plot(*zip(*means, strict=True), color="#999999", linewidth=0.9, zorder=1)
+    names = [f"{alpha:g}".replace("e-0", "e-") for alpha in alphas]
+    ax.set_xticks(range(len(alphas)), names, rotation=90 if len(alphas) > _MOST_FLAT else 0)
+    ax.set_xlim(-0.5, len(alphas) - 0.5)
+    open_frame(ax)
 
 
 def _draw_mean(ax: Axes, x: float, mean: float, found: Mapping, field: _Field) -> None:
@@ -364,37 +328,24 @@ def plot_phase_maps(
     found = [cells for of_phase in maps.values() for cells in of_phase.values()]
     if not found:
         raise InputError("there is no phase with a map: the steps have no positions, or not this value")
-    cmap, _, label = _MAPPED[value]
+    cmap, text, label = _MAPPED[value]
     scale = value_range([cells.values for cells in found], [cells.counts for cells in found])
     if value == "lpc" and 0 < _LOG_FROM * scale[0] < scale[1]:
         scale = LogScale(scale)
-    grid_info = compute_grid_bounds(np.concatenate([cells.cells for cells in found]), grid_size)
-    rows = []
-    for phase, of_phase in maps.items():
-        panels: list[Panel | None] = []
-        for alpha in alphas:
-            head = f"lpc_alpha {alpha:g}" if phase == next(iter(maps)) else ""
-            panel, place = None, {"phase": phase, "lpc_alpha": alpha}
-            if (cells := of_phase.get(alpha)) is not None:
-                panel = Panel(head, _drawing(cells, grid_info, scale, walls, value, place))
-            panels.append(panel)
-        rows.append(panels)
+    grid = MapGrid(compute_grid_bounds(np.concatenate([cells.cells for cells in found]), grid_size), walls)
+
+    def map_of(phase: str, alpha: float) -> Panel | None:
+        cells, head = maps[phase].get(alpha), f"lpc_alpha {alpha:g}" if phase == next(iter(maps)) else ""
+        if cells is None:
+            return None
+        shown, place = (cells.cells, cells.counts, cells.values), {"phase": phase, "lpc_alpha": alpha}
+        return grid.map(head, lambda ax, info: render_values(ax, *shown, info, scale, cmap, text, value, **place))
+
+    rows = [[map_of(phase, alpha) for alpha in alphas] for phase in maps]
     labels = [
         f"{wrapped(phase, LABEL_IN)}\n{counted(sum(int(c.counts.sum()) for c in of_phase.values()), 'step')}"
         for phase, of_phase in maps.items()
     ]
     legends = [scale_legend(scale, cmap, label, [cells.values for cells in found])]
     legends.append(marks_legend(1, walls is not None, False))
-    return draw_sheet(rows, labels, grid_info, legends, title, width_in=width_in)
-
-
-def _drawing(
-    cells: SeedCells, grid_info: dict[str, int], scale: Scale, walls: np.ndarray | None, value: str, place: Mapping
-) -> Callable[[Axes], None]:
-    cmap, text, _ = _MAPPED[value]
-
-    def draw(ax: Axes) -> None:
-        render_values(ax, cells.cells, cells.counts, cells.values, grid_info, scale, cmap, text, value, **place)
-        render_walls(ax, walls)
-
-    return draw
+    return draw_sheet(rows, labels, grid.info, legends, title, width_in=width_in)

@@ -28,16 +28,17 @@ from mop.plotting.panels import (
     LINES,
     add_legend,
     counts_text,
+    draw_means,
     interval_text,
     make_panels,
     means_text,
     means_values,
     over_episodes,
-    remove_empty,
     render_bars,
     render_matrix,
     set_title,
     share_ticks,
+    wrap_panels,
 )
 from mop.plotting.style import (
     HUES,
@@ -67,10 +68,10 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
     groups = group_routing_data(routing_data, group_by)
     means = compute_action_shares(routing_data, groups, len(ACTION_NAMES))
     shown = groups.largest(max_groups)
-    num_columns = 2 if len(shown) == 4 else min(3, len(shown))
-    figure, axes = make_panels(-(-len(shown) // num_columns), num_columns, 3.4, 2.2, 0.9, sharex=True, sharey=True)
+    most_columns = 2 if len(shown) == 4 else 3
+    figure, axes, _ = wrap_panels(len(shown), most_columns, 3.4, 2.2, 0.9, sharex=True, sharey=True)
     largest = np.fmax(means.mean, means.high)[shown].max()
-    for ax, group in zip(axes.ravel(), shown, strict=False):
+    for ax, group in zip(axes, shown, strict=True):
         render_bars(ax, means, group, len(ACTION_NAMES), "#0072B2")
         ax.set_yticks(range(len(ACTION_NAMES)), ACTION_NAMES)
         for action, name in enumerate(ACTION_NAMES):
@@ -81,8 +82,6 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
         ax.set(xlim=(0, largest * 1.55), ylim=(len(ACTION_NAMES) - 0.4, -0.6))
         share_ticks(ax, largest)
         open_frame(ax)
-    for ax in remove_empty(axes, len(shown)):
-        ax.tick_params(labelbottom=True)
     figure.supxlabel("share of the steps", fontsize="medium")
     suffix = "" if group_by == "overall" else describe_groups(groups, shown)
     set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
@@ -266,16 +265,10 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
     for layer, weights in enumerate(layers):
         over, under = axes[:, layer]
         shares = np.full(len(weights), 1 / len(weights))
-        for expert, hue in enumerate(hues[layer]):
+        for expert, (name, hue) in enumerate(zip(names[layer], hues[layer], strict=True)):
             values, edges = np.histogram(np.clip(weights[:, expert], 0, 1), num_bins, (0, 1), weights=shares)
-            over.stairs(
-                values,
-                edges,
-                color=hue,
-                linestyle=LINES[expert % len(LINES)],
-                linewidth=1.8,
-                label=names[layer][expert],
-            )
+            style = {"color": hue, "linestyle": LINES[expert % len(LINES)], "linewidth": 1.8}
+            over.stairs(values, edges, label=name, **style)
         over.set(xlabel="router weight", xlim=ALL_OF_0_TO_1)
         _note_bins(over, layer, "weight", names[layer])
         over.set_title(f"layer {layer}", fontsize="medium", loc="left")
@@ -333,11 +326,7 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         distance = np.flatnonzero(counts >= min_steps)
         for layer, means in enumerate(of_layers):
             ax = axes[layer, column]
-            for expert, hue in enumerate(hues[layer]):
-                style = {"color": hue, "linestyle": LINES[expert % len(LINES)], "marker": "o", "markersize": 3}
-                mean, low, high = (part[distance, expert] for part in (means.mean, means.low, means.high))
-                ax.fill_between(distance, low, high, color=hue, alpha=0.3, linewidth=0)
-                ax.plot(distance, mean, label=names[layer][expert], **style)
+            draw_means(ax, distance, means, distance, names[layer], hues[layer])
             for cells in distance.tolist():
                 text = f"{counted(cells, 'cell')} to the {kind}: {means_text(names[layer], means, cells)}"
                 values = {"object": kind, "layer": layer, "distance": cells, **means_values(names[layer], means, cells)}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mop.analysis.routing import compute_routing_over_progress, select_episode
 from mop.artifacts.routing_cache import RoutingData
@@ -15,15 +15,18 @@ from mop.plotting.panels import (
     ALL_OF_0_TO_1,
     LINES,
     add_legend,
+    draw_means,
+    legend_below,
     make_panels,
     means_text,
     means_values,
     over_episodes,
-    remove_empty,
     set_title,
+    steps_axis,
     weights_text,
+    wrap_panels,
 )
-from mop.plotting.style import HUES, Figure, counted, describe, expert_hues, expert_names, isolated, open_frame, wrapped
+from mop.plotting.style import HUES, Figure, counted, describe, expert_hues, expert_names, isolated, open_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,24 +54,16 @@ def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: s
     """
     check_columns(curves, {panel_by, "seed", "env_steps", measure}, "the learning curves have")
     values = list(dict.fromkeys(curves[panel_by]))
-    num_columns = min(4, len(values))
-    num_rows = -(-len(values) // num_columns)
-    figure = Figure(figsize=(2.6 * num_columns + 0.4, 1.8 * num_rows + 0.7), layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    for ax, value in zip(axes.ravel(), values, strict=False):
+    figure, axes, _ = wrap_panels(len(values), 4, 2.6, 1.8, 0.7, sharex=True, sharey=True)
+    for ax, value in zip(axes, values, strict=True):
         for shown, color, width in ((values[0], "#bbbbbb", 1.0), (value, HUES["blue"], 1.4)):
             for _, line in curves[curves[panel_by] == shown].groupby("seed"):
                 ax.plot(line["env_steps"], line[measure], color=color, linewidth=width)
         ax.set_title(str(value), fontsize="medium", loc="left")
-        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        open_frame(ax)
-    for ax in remove_empty(axes, len(values)):
-        ax.tick_params(labelbottom=True)
+        steps_axis(ax, "")
     figure.supxlabel("environment steps", fontsize="medium")
     figure.supylabel(measure.replace("_", " ").replace("lpc", "LPC"), fontsize="medium")
-    if title:
-        figure.suptitle(wrapped(title, 2.6 * num_columns), fontsize="large")
+    set_title(figure, title)
     return figure
 
 
@@ -92,24 +87,20 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     if not panels:
         raise InputError("the training log has nothing to draw: it is empty, or holds none of the known measures")
 
-    num_columns = min(3, len(panels))
-    num_rows = -(-len(panels) // num_columns)
-    figure = Figure(figsize=(3.6 * num_columns + 0.4, 2.5 * num_rows + 0.6), layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, squeeze=False)
-    for ax, (name, lines) in zip(axes.ravel(), panels, strict=False):
+    figure, axes, lowest = wrap_panels(len(panels), 3, 3.6, 2.5, 0.6)
+    for ax, (name, lines) in zip(axes, panels, strict=True):
         _render_curve(ax, env_steps, lines)
         is_by_task = name.endswith("by task")
         rows = _legend_above(ax) if len(lines) > 1 and not is_by_task else 0
         ax.set_title(name, fontsize="medium", loc="left", pad=6 + 14 * rows)
         if name.startswith("recent success rate"):
             ax.set_ylim(ALL_OF_0_TO_1)
-    for ax in remove_empty(axes, len(panels)):
+    for ax in lowest:
         ax.set_xlabel("environment steps")
-    if by_task := [ax for ax, (name, _) in zip(axes.ravel(), panels, strict=False) if name.endswith("by task")]:
-        handles = by_task[0].get_legend_handles_labels()  # they are the same in all of these panels
-        figure.legend(*handles, loc="outside lower left", ncols=2 * num_columns, frameon=False, fontsize="small")
-    if title:
-        figure.suptitle(wrapped(title, 3.6 * num_columns), fontsize="large")
+    if by_task := [ax for ax, (name, _) in zip(axes, panels, strict=True) if name.endswith("by task")]:
+        handles, labels = by_task[0].get_legend_handles_labels()  # they are the same in all of these panels
+        legend_below(figure, handles, labels, loc="outside lower left", fontsize="small")
+    set_title(figure, title)
     return figure
 
 
@@ -140,9 +131,7 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
         )
     last = np.max(env_steps[np.isfinite(env_steps)])
     ax.set_xlim(0, last * 1.03 if last > 0 else 1)
-    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    open_frame(ax)
+    steps_axis(ax, "")
 
 
 def _label_of(column: str) -> str:
@@ -202,19 +191,7 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
     names, hues = expert_names(routing_data.header, weights), expert_hues(routing_data.header, weights)
     figure, axes = make_panels(1, len(over.layers), 3.0, 2.3, extra_height=1.2, sharey=True)
     for layer, (ax, means) in enumerate(zip(axes[0], over.layers, strict=True)):
-        for expert, hue in enumerate(hues[layer]):
-            mean, low, high = (part[:, expert] for part in (means.mean, means.low, means.high))
-            ax.fill_between(over.progress, low, high, color=hue, alpha=0.3, linewidth=0)
-            ax.plot(
-                over.progress,
-                mean,
-                color=hue,
-                linestyle=LINES[expert % len(LINES)],
-                linewidth=1.8,
-                label=names[layer][expert],
-            )
-            is_alone = isolated(mean)  # as in episodes of fewer steps than bins
-            ax.plot(over.progress[is_alone], mean[is_alone], "o", color=hue, markersize=4)
+        draw_means(ax, over.progress, means, np.arange(num_bins), names[layer], hues[layer])
         for part in np.flatnonzero(means.steps):
             left, right = part / num_bins, (part + 1) / num_bins
             text = f"{left:.0%} to {right:.0%} of the episode: {means_text(names[layer], means, part)}"

@@ -1,14 +1,17 @@
 """Figures of several panels, and what their panels share: lines, legends, titles, matrices."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.scale import SymmetricalLogScale
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from mop.plotting.style import Figure, counted, short_name, wrapped
+from mop.plotting.style import Figure, counted, isolated, open_frame, short_name, wrapped
 from mop.statistics.bootstrap import Means
 
 LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
@@ -26,11 +29,18 @@ def make_panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
-def remove_empty(axes: np.ndarray, num_shown: int) -> list[Axes]:
-    """Remove all but the first `num_shown` axes (rows, columns); returns the lowest of each column that are left."""
-    for ax in axes.ravel()[num_shown:]:
+def wrap_panels(
+    count: int, most_columns: int, width: float, height: float, extra_height: float, **sharing
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """The same of so many panels, row by row: the figure, all axes, and the lowest of each column."""
+    columns = min(most_columns, count)
+    figure, axes = make_panels(-(-count // columns), columns, width, height, extra_height, **sharing)
+    shown, lowest = list(axes.ravel()[:count]), list(axes.ravel()[max(0, count - columns) : count])
+    for ax in axes.ravel()[count:]:
         ax.remove()
-    return list(axes.ravel()[max(0, num_shown - axes.shape[1]) : num_shown])
+    for ax in lowest:
+        ax.tick_params(labelbottom=True)
+    return figure, shown, lowest
 
 
 def add_legend(figure: Figure, axes: Iterable[Axes], names: Sequence[Sequence[str]]) -> None:
@@ -39,13 +49,54 @@ def add_legend(figure: Figure, axes: Iterable[Axes], names: Sequence[Sequence[st
         for ax in axes:
             ax.legend(frameon=False, fontsize="small")
         return
-    handles, labels = next(iter(axes)).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=_num_columns(labels, figure), frameon=False)
+    legend_below(figure, *next(iter(axes)).get_legend_handles_labels())
+
+
+def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], **style) -> None:
+    """A legend below all panels, in as many columns as have room; the figure grows with its lines."""
+    ncols = _num_columns(labels, figure)
+    figure.set_figheight(figure.get_figheight() + 0.2 * (-(-len(labels) // ncols) - 1))
+    look: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False, **style}
+    figure.legend(handles, labels, **look)
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """A title above all panels, in as many lines as it needs."""
-    figure.suptitle(wrapped(title, figure.get_figwidth() / 1.2 - 0.3), fontsize="large")
+    """A title above all panels, in as many lines as it needs; none where it is empty."""
+    if title:
+        figure.suptitle(wrapped(title, figure.get_figwidth() / 1.2 - 0.3), fontsize="large")
+
+
+def steps_axis(ax: Axes, label: str = "environment steps") -> None:
+    """Environment steps on the x axis, as 50k."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    open_frame(ax)
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from low to high: as many to a power of ten as there is space for."""
+    ticks = []
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**power for power in range(-9, 12) for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            break
+    return ticks[:: -(-len(ticks) // most) or 1]
+
+
+def log_axis(axis: Axis, values: np.ndarray, least: float, most_ticks: int = 8) -> None:
+    """An axis for some values that is logarithmic from `least` on, and reaches down to 0 where a value is smaller."""
+    low, high = float(values.min()), 1.25 * max(float(values.max()), least)
+    zero = [0.0] if low < least else []
+    ticks = zero + log_ticks(max(low / 1.25, least), high, most_ticks)
+    if len(ticks) < 2:  # all between two round numbers
+        ticks = sorted({float(f"{value:.3g}") for value in (low, float(values.max()))})
+    scale, start = SymmetricalLogScale(axis, linthresh=least, linscale=0.4), -0.3 * least if zero else low / 1.25
+    name = "x" if axis is axis.axes.xaxis else "y"
+    axis.axes.set(**{f"{name}scale": scale, f"{name}lim": (start, high)})
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def explain(ax: Axes, text: str) -> None:
@@ -81,6 +132,17 @@ def means_values(names: Sequence[str], means: Means, group: int) -> dict[str, fl
         mean, low, high = (float(part[group, expert]) for part in (means.mean, means.low, means.high))
         values |= {name: mean, f"{name} low": low, f"{name} high": high}
     return values
+
+
+def draw_means(
+    ax: Axes, x: np.ndarray, means: Means, groups: np.ndarray, names: Sequence[str], hues: Sequence[str]
+) -> None:
+    """A line for each expert over x (G,): its mean weight in some groups (G,) of the steps, with bands."""
+    for expert, (name, hue) in enumerate(zip(names, hues, strict=True)):
+        mean, low, high = (part[groups, expert] for part in (means.mean, means.low, means.high))
+        ax.fill_between(x, low, high, color=hue, alpha=0.3, linewidth=0)
+        dots: dict[str, Any] = {"marker": "o", "markersize": 4, "markevery": isolated(mean).tolist()}
+        ax.plot(x, mean, color=hue, linestyle=LINES[expert % len(LINES)], linewidth=1.8, label=name, **dots)
 
 
 def interval_text(means: Means, group: int, value: int, form: str = ".2f") -> str:

@@ -16,6 +16,7 @@ from matplotlib.ticker import NullLocator
 
 from mop.analysis.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
 from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of, render_walls
+from mop.plotting.panels import log_ticks
 from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, Figure, counted, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
@@ -149,7 +150,8 @@ def expert_legend(names: Sequence[str], hues: Sequence[str], title: str) -> Lege
         ax.hlines(np.arange(num_experts - 1) + 0.5, 0, 1, color="white", linewidth=4)
         ax.tick_params(axis="y", length=0)
         ticks = [1.0] if num_experts == 1 else [least, 1.0] if least > 0.4 else [least, 0.5, 1.0]
-        ax.set_xticks([(tick - least) / (1 - least) if num_experts > 1 else 1 for tick in ticks], map(_weight, ticks))
+        places = [(tick - least) / (1 - least) if num_experts > 1 else 1 for tick in ticks]
+        ax.set_xticks(places, [f"{tick:.2g}" for tick in ticks])
         ax.tick_params(labelsize="small")
         ax.set_title(title, fontsize="small")
         ax.set_xlabel("its mean weight", fontsize="small")
@@ -192,50 +194,32 @@ def marks_legend(min_steps: int, has_walls: bool, has_ties: bool) -> Legend:
     return Legend(2.4, 0.2 * len(marks), 0.15, 0.1, draw)
 
 
-def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarray] = (), mark: bool = False) -> Legend:
+def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarray]) -> Legend:
     """A horizontal colour bar from scale[0] to scale[1], with one label if these are equal.
 
-    values: what the maps show (C,) each; where some lie beyond an end, the bar has an arrow there. mark: a line at the
-    largest of them.
+    values: what the maps show (C,) each; where some lie beyond an end, the bar has an arrow there.
     """
     low, high = scale
-    least = min((float(np.nanmin(part)) for part in values), default=low)
-    greatest = max((float(np.nanmax(part)) for part in values), default=high)
+    is_beyond = min(map(np.nanmin, values)) < low, max(map(np.nanmax, values)) > high
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 
     def draw(ax: Axes) -> None:
         norm = norm_of(scale) if high > low else Normalize(low, low + 1)
-        extend = ends[least < low, greatest > high] if high > low else "neither"
+        extend = ends[is_beyond] if high > low else "neither"
         ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal", extend=extend)
         ax.tick_params(labelsize="small")
         if high == low:
             ax.set_xticks([low])
         elif isinstance(scale, LogScale):
             ax.xaxis.set_minor_locator(NullLocator())
-            ticks = _log_ticks(low, high)
+            ticks = log_ticks(low, high, 4)
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         else:
             is_wide = high >= 1000 or high - low < 0.2 * abs(high)  # labels of four digits or more
             ax.locator_params(nbins=3 if is_wide else 5)
-        if mark:
-            ax.axvline(greatest, color="black", linewidth=1.5)
         ax.set_title(label, fontsize="small")
 
     return Legend(1.9, 0.2, 0.15, 0.35, draw, num_lines=label.count("\n") + 1)
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high: as many to a power of ten as there is space for."""
-    for factors in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [factor * 10.0**power for power in range(-3, 8) for factor in factors]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= 4:
-            break
-    return ticks
-
-
-def _weight(value: float) -> str:
-    return "1" if value == 1 else f"{value:.2f}"
 
 
 def _place(

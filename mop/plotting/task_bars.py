@@ -1,7 +1,7 @@
 """Tables of results -> figures: the tasks below each other, success against cost.
 
-Near 100 %, success differs where failures do: these are drawn on a log axis, beyond whose end is a place for 0. Where
-no episode failed, the line from there to the end of the 95 % interval says how frequent failures may be at most.
+Near 100 %, success differs where failures do: these are drawn on a log axis, which reaches down to 0. Where no episode
+failed, the line from there to the end of the 95 % interval says how frequent failures may be at most.
 """
 
 import itertools
@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting.curves import check_columns
 from mop.plotting.hover import add_note
-from mop.plotting.style import HUES, Figure, open_frame, wrapped
+from mop.plotting.panels import legend_below, log_axis, set_title, wrap_panels
+from mop.plotting.style import HUES, Figure, open_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TO_ZERO = 1.6  # the place of 0 on a log axis is the least number divided by the square of this
 _SEEDS_APART = 0.11  # of the seeds of one policy, as a share of a row
 POLICIES = {"mop": "mixture", "gru": "GRU baseline"}  # name in the table -> what it is called
 _PLACES = (-0.17, 0.17)  # of the two that are compared, in the row of a task; the next line: how their points look
@@ -56,16 +55,6 @@ MEASURES = {  # what a page calls it
 }
 
 
-@dataclass(frozen=True, eq=False)
-class _Points:
-    """What is drawn of R rows, (R,) float64 each; without an interval, low and high are the value."""
-
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    is_zero: np.ndarray  # (R,) bool: they stand at the place of 0 beyond a log axis
-
-
 def plot_by_task(
     table: "pd.DataFrame",
     measure: str = "failures",
@@ -92,10 +81,10 @@ def plot_by_task(
     else:
         shown = [name for task_id in tasks for name in table["row"][table["task_id"] == task_id].unique()]
     figure = Figure(figsize=(7.8, 0.36 * len(shown) + 1.5), layout="constrained")
-    ax, zero = figure.subplots(), _place_of_zero(table, what)
+    ax = figure.subplots()
     for row, called in enumerate(shown):
         means = [
-            (_draw_seeds(ax, rows, what, row + place, look, zero, name), row + place)
+            (_draw_seeds(ax, rows, what, row + place, look, name), row + place)
             for (policy, name), place, look in zip(names.items(), _PLACES, _LOOKS, strict=True)
             if not (rows := table[(table["row"] == called) & (table["policy"] == policy)]).empty
         ]
@@ -105,14 +94,14 @@ def plot_by_task(
     ax.set_ylim(len(shown) - 0.45, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(what.label)
+    points = _points(table, what)
     if what.is_log:
-        _log_axis(ax, "x", _points(table, what, zero), zero)
+        log_axis(ax.xaxis, points, _least(points))
     if what.column == "mean_lpc":
-        _lpc_axis(ax, table["mean_lpc"].to_numpy(float))
+        log_axis(ax.xaxis, points, _LEAST_LPC)
     open_frame(ax)
     _add_legend(figure, table, names)
-    if title:
-        figure.suptitle(wrapped(title, 6.5), fontsize="large")
+    set_title(figure, title)
     return figure
 
 
@@ -130,39 +119,29 @@ def plot_success_against_lpc(
     check_columns(table, {*_columns(what), "mean_lpc", color_by}, "the results table has")
     table, values = _with_policy(table), list(dict.fromkeys(table[color_by]))
     panels = [[value] for value in values] if len(values) > _MOST_VALUES else [values]
-    columns = min(len(panels), _PANELS_ACROSS)
-    rows, is_one = -(-len(panels) // columns), len(panels) == 1
-    size = (8.4, 5.0) if is_one else (1.6 * columns, 1.25 * rows + 1.0)
-    figure, zero = Figure(figsize=size, layout="constrained"), _place_of_zero(table, what)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for ax, of_panel in zip(axes, panels, strict=False):
-        _draw_tradeoff(ax, table[table[color_by].isin(of_panel)], color_by, what, zero, is_one)
-        _lpc_axis(ax, table["mean_lpc"].to_numpy(float), not is_one)
+    is_one, points = len(panels) == 1, _points(table, what)
+    size, most_ticks = ((7.8, 4.4, 0.6), 8) if is_one else ((1.6, 1.25, 1.0), 3)
+    figure, axes, lowest = wrap_panels(len(panels), _PANELS_ACROSS, *size, sharex=True, sharey=True)
+    for ax, of_panel in zip(axes, panels, strict=True):
+        _draw_tradeoff(ax, table[table[color_by].isin(of_panel)], color_by, what, is_one)
+        log_axis(ax.xaxis, table["mean_lpc"].to_numpy(float), _LEAST_LPC, most_ticks)
         if what.is_log:
-            _log_axis(ax, "y", _points(table, what, zero), zero, (1, 2, 5) if is_one else (1,))
+            log_axis(ax.yaxis, points, _least(points), most_ticks)
         open_frame(ax)
         if not is_one:
             ax.set_title(_value_name(of_panel[0]), fontsize="small", loc="left", pad=2)
             ax.tick_params(labelsize="x-small")
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    for ax in axes[max(len(panels) - columns, 0) : len(panels)]:
-        ax.tick_params(labelbottom=True)
     if what.is_log:
         axes[0].invert_yaxis()  # of all: better is higher, as on the axis of success
-    axes[len(panels) - 1 - (columns - 1) // 2].set_xlabel("mean LPC of a step (log axis)")
-    axes[(rows - 1) // 2 * columns].set_ylabel(what.label.replace(" of the episodes", ""))
-    handles, labels = axes[0].get_legend_handles_labels() if is_one else ([], [])
+    lowest[-1 - (len(lowest) - 1) // 2].set_xlabel("mean LPC of a step (log axis)")
+    figure.supylabel(what.label.replace(" of the episodes", ""), fontsize="medium")
     if is_one and (table["policy"] == "gru").any():
         axes[0].set_title("hollow: GRU baseline", fontsize="medium", loc="left")
     if is_one:
-        figure.legend(
-            handles, labels, title=color_label or color_by, frameon=False, loc="outside lower center", ncols=len(labels)
-        )
+        legend_below(figure, *axes[0].get_legend_handles_labels(), title=color_label or color_by)
     else:
         _add_legend(figure, table, POLICIES, has_means=False)
-    if title:
-        figure.suptitle(wrapped(title, 7.0), fontsize="large")
+    set_title(figure, title)
     return figure
 
 
@@ -202,23 +181,16 @@ def _frontier(cost: np.ndarray, success: np.ndarray) -> np.ndarray:
     return order[np.diff(best, prepend=-np.inf) > 0]
 
 
-def _place_of_zero(rows: "pd.DataFrame", what: Measure) -> float:
-    """Where 0 stands on a log axis: beyond the least number of the rows that is drawn."""
-    points = _points(rows, what, 0.0)
-    ends = np.concatenate([points.low, points.value, points.high])
-    return float(ends[ends > 0].min(initial=100.0)) / _TO_ZERO**2
+def _points(rows: "pd.DataFrame", what: Measure) -> np.ndarray:
+    """What is drawn of R rows: value, low and high (3, R); without an interval, all three are the value."""
+    names = (what.column, what.low or what.column, what.high or what.column)
+    points = what.factor * np.stack([rows[name].to_numpy(float) for name in names])
+    return np.round(100 - points[[0, 2, 1]], 9) if what.is_log else points
 
 
-def _points(rows: "pd.DataFrame", what: Measure, zero: float) -> _Points:
-    """zero: where 0 is drawn."""
-    value, low, high = (
-        what.factor * rows[name or what.column].to_numpy(float) for name in (what.column, what.low, what.high)
-    )
-    if not what.is_log:
-        return _Points(value, low, high, np.zeros(len(rows), bool))
-    value, low, high = 100 - value, 100 - high, 100 - low
-    is_zero = value < 1e-9
-    return _Points(np.where(is_zero, zero, value), np.where(low < 1e-9, zero, low), high, is_zero)
+def _least(points: np.ndarray) -> float:
+    """The least number above 0, from which on a log axis is logarithmic."""
+    return float(points[points > 0].min(initial=100.0))
 
 
 def _text_of(row: Mapping) -> str:
@@ -239,19 +211,9 @@ def _text_of(row: Mapping) -> str:
 
 
 _VALUES = (
-    *(
-        "task_id",
-        "trained_on",
-        "policy",
-        "trial",
-        "seed",
-        "update",
-        "lpc_alpha",
-        "success_rate",
-        "success_low",
-        "success_high",
-    ),
-    *("path_ratio", "mean_lpc", "num_episodes", "eval_seed", "env_steps"),
+    *("task_id", "trained_on", "policy", "trial", "seed", "update", "lpc_alpha"),
+    *("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc"),
+    *("num_episodes", "eval_seed", "env_steps"),
 )
 
 
@@ -264,28 +226,25 @@ def _add_notes(ax: Axes, rows: "pd.DataFrame", x: np.ndarray, y: np.ndarray) -> 
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _draw_seeds(
-    ax: Axes, rows: "pd.DataFrame", what: Measure, y: float, look: Mapping, zero: float, name: str
-) -> float:
+def _draw_seeds(ax: Axes, rows: "pd.DataFrame", what: Measure, y: float, look: Mapping, name: str) -> float:
     """Draw the rows of one policy in one task around a height, and return where their mean is."""
-    points, is_one = _points(rows, what, zero), len(rows) == 1
+    (values, low, high), is_one = _points(rows, what), len(rows) == 1
     heights = y + _SEEDS_APART * (np.arange(len(rows)) - (len(rows) - 1) / 2) / max(len(rows) - 1, 1)
     faint: dict[str, Any] = {} if is_one else {"alpha": 0.45}
-    ax.hlines(heights, points.low, points.high, color=look["color"], linewidth=1.2, **faint)
-    ax.plot(points.value, heights, linestyle="none", markersize=7 if is_one else 3.5, **look, **faint)
-    _add_notes(ax, rows, points.value, heights)
+    ax.hlines(heights, low, high, color=look["color"], linewidth=1.2, **faint)
+    ax.plot(values, heights, linestyle="none", markersize=7 if is_one else 3.5, **look, **faint)
+    _add_notes(ax, rows, values, heights)
+    mean = float(np.mean(values))
     if is_one:
-        return float(points.value[0])
-    mean = float(np.mean(np.where(points.is_zero, 0, points.value)))
-    at = zero if what.is_log and mean == 0 else mean
+        return mean
     policy, count, task_id = rows["policy"].iloc[0], len(rows), rows["task_id"].iloc[0]
     text = f"{rows['row'].iloc[0]} {name}: mean of {count} runs {mean:.4g}, {what.label}"
-    ax.plot(at, y, linestyle="none", markersize=7, **look)
-    add_note(ax, at, at, y, y, text, task_id=task_id, policy=policy, mean=mean, runs=count)
-    return at
+    ax.plot(mean, y, linestyle="none", markersize=7, **look)
+    add_note(ax, mean, mean, y, y, text, task_id=task_id, policy=policy, mean=mean, runs=count)
+    return mean
 
 
-def _draw_tradeoff(ax: Axes, table: "pd.DataFrame", color_by: str, what: Measure, zero: float, is_one: bool) -> None:
+def _draw_tradeoff(ax: Axes, table: "pd.DataFrame", color_by: str, what: Measure, is_one: bool) -> None:
     """Draw the points of a panel: each value in its hue where there is one panel, else policies as in all figures."""
     of_value = dict(
         zip(dict.fromkeys(table[color_by]), zip(itertools.cycle(HUES.values()), "osD^vPX<>*"), strict=False)
@@ -296,58 +255,18 @@ def _draw_tradeoff(ax: Axes, table: "pd.DataFrame", color_by: str, what: Measure
         for policy, rows in of_one.groupby("policy", sort=False):
             look = of_policy[policy]
             color, marker = of_value[value] if is_one else (look["color"], look["marker"])
-            points, lpc = _points(rows, what, zero), rows["mean_lpc"].to_numpy(float)
-            yerr = np.abs(np.stack([points.low, points.high]) - points.value)
+            points, lpc = _points(rows, what), rows["mean_lpc"].to_numpy(float)
+            yerr = np.abs(points[1:] - points[0])
             style: dict[str, Any] = {"markersize": 6, "capsize": 2} if is_one else {"markersize": 3.5}
             style |= {"fmt": marker, "color": color, "markerfacecolor": "white" if policy == "gru" else color}
-            ax.errorbar(lpc, points.value, yerr=yerr, label=label, alpha=0.85, linewidth=1, **style)
+            ax.errorbar(lpc, points[0], yerr=yerr, label=label, alpha=0.85, linewidth=1, **style)
             label = "_again"  # one name in the legend
-            _add_notes(ax, rows, lpc, points.value)
+            _add_notes(ax, rows, lpc, points[0])
     tasks = list(table.groupby("task_id")) if "task_id" in table else [("", table)]
     for _, rows in tasks if len(tasks) <= len(HUES) else ():
         lpc, success = rows["mean_lpc"].to_numpy(float), rows["success_rate"].to_numpy(float)
         best = _frontier(lpc, success)
-        heights = _points(rows.iloc[best], what, zero).value
-        ax.step(lpc[best], heights, where="post", color="#999999", linewidth=1, zorder=1)
-
-
-def _lpc_axis(ax: Axes, lpc: np.ndarray, is_small: bool = False) -> None:
-    """A log axis of LPC (R,), with a place for 0 where policies have collapsed to the skip; is_small: of a panel."""
-    low, high = float(lpc.min()) / 1.25, max(float(lpc.max()), _LEAST_LPC) * 1.25
-    has_zero = low < _LEAST_LPC
-    ax.set_xscale("symlog", linthresh=_LEAST_LPC, linscale=0.5) if has_zero else ax.set_xscale("log")
-    low = -0.3 * _LEAST_LPC if has_zero else low
-    decades = 10.0 ** np.arange(np.floor(np.log10(max(low, _LEAST_LPC))), np.ceil(np.log10(high)) + 1)
-    most_ticks = 8 if not is_small else 3 if len(decades) > 3 else 2
-    for steps in ((1, 2, 5), (1,)):
-        ticks = [0.0] * has_zero + [tick for tick in np.outer(decades, steps).ravel() if low <= tick <= high]
-        if len(ticks) <= most_ticks:
-            break
-    if len(ticks) < 2:  # all within one step
-        ticks = [float(lpc.min()), float(lpc.max())][: 1 + int(lpc.max() > 1.1 * lpc.min())]
-    ticks = [ticks[place] for place in sorted({round(x) for x in np.linspace(0, len(ticks) - 1, most_ticks)})]
-    ax.xaxis.set_ticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(low, high)
-
-
-def _log_axis(ax: Axes, axis: str, points: _Points, zero: float, steps: Sequence[int] = (1, 2, 5)) -> None:
-    """A log axis in percent, labelled at `steps` times powers of ten; beyond it the place of 0, if it is used."""
-    has_zero = bool(points.is_zero.any())
-    high = min(float(points.high.max(initial=0)) * 1.25, 110.0)
-    low = zero / 1.3 if has_zero else zero * _TO_ZERO
-    getattr(ax, f"set_{axis}scale")("log")
-    getattr(ax, f"set_{axis}lim")(low, high)
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    ticks = [tick for tick in np.outer(decades, steps).ravel() if zero * _TO_ZERO <= tick <= high]
-    labels = [f"{tick:g}" for tick in ticks]
-    if has_zero:
-        line = {"x": ax.axvline, "y": ax.axhline}[axis]
-        line(zero * _TO_ZERO, color="#888888", linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)  # the axis ends here
-        ticks, labels = [zero, *ticks], ["0", *labels]
-    its_axis = getattr(ax, f"{axis}axis")
-    its_axis.set_ticks(ticks, labels)
-    its_axis.set_minor_locator(NullLocator())
+        ax.step(lpc[best], _points(rows.iloc[best], what)[0], where="post", color="#999999", linewidth=1, zorder=1)
 
 
 def _add_legend(figure: Figure, table: "pd.DataFrame", names: Mapping[str, str], has_means: bool = True) -> None:
@@ -358,4 +277,4 @@ def _add_legend(figure: Figure, table: "pd.DataFrame", names: Mapping[str, str],
     if has_means and table.groupby(["row", "policy"]).size().max() > 1:
         handles.append(Line2D([], [], linestyle="none", marker="o", color="#222222", alpha=0.45, markersize=3.5))
         handles[-1].set_label("one run of several")
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="medium")
+    legend_below(figure, handles, [str(handle.get_label()) for handle in handles])

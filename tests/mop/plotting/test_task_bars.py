@@ -43,12 +43,14 @@ def test_failures_are_drawn_on_a_log_axis_with_a_place_for_none(table):
     figure = plot_by_task(table, "failures", "a title")
     (ax,) = figure.axes
     assert texts(ax.get_yticklabels()) == ["Hard", "Easy"] and figure.get_suptitle() == "a title"
-    assert ax.get_xscale() == "log" and ax.get_xlabel().startswith("failures, %")
+    assert ax.get_xscale() == "symlog" and ax.get_xlabel().startswith("failures, %")
     mixture, seeds = points(ax, "o")
     np.testing.assert_allclose(mixture[0], 20)  # the mean of 30 and 10 % failures
     np.testing.assert_allclose(sorted(seeds), [10, 30])
     zero = mixture[1]
-    assert zero == ax.get_xticks()[0] and texts(ax.get_xticklabels())[0] == "0" and 0 < zero < 0.6
+    assert zero == ax.get_xticks()[0] == 0 and texts(ax.get_xticklabels())[0] == "0" and ax.get_xlim()[0] < 0
+    place = ax.transAxes.inverted().transform(ax.transData.transform([[0, 0], [0.6, 0], [6, 0]]))[:, 0]
+    assert 0 < place[0] < place[1] < place[2] < 1, "0 has room beside the least number above it"
     np.testing.assert_allclose(points(ax, "s")[0], [50, 2])
     lines = [part.get_segments()[0][:, 0].tolist() for part in ax.collections]
     assert any(np.allclose(line, [zero, 3.7]) for line in lines), "from none to the end of the interval"
@@ -67,7 +69,7 @@ def test_other_measures_have_axes_of_their_own(table):
     for measure, easy in (("success", [100, 98]), ("path ratio", [1.1, 1.5]), ("mean LPC", [4096, 4096])):
         (ax,) = plot_by_task(table, measure).axes
         assert (
-            ax.get_xscale() == ("log" if measure == "mean LPC" else "linear")
+            ax.get_xscale() == ("symlog" if measure == "mean LPC" else "linear")
             and ax.get_xlabel() == MEASURES[measure].label
         )
         assert [points(ax, marker)[0][-1] for marker in "os"] == pytest.approx(easy)
@@ -116,7 +118,7 @@ def test_success_against_lpc_shows_each_row_with_its_interval():
 def test_failures_against_lpc_have_few_at_the_top(table):
     figure = plot_success_against_lpc(table, "task_id", measure="failures")
     (ax,) = figure.axes
-    assert ax.get_yscale() == "log" and ax.yaxis_inverted() and texts(ax.get_yticklabels())[0] == "0"
+    assert ax.get_yscale() == "symlog" and ax.yaxis_inverted() and texts(ax.get_yticklabels())[0] == "0"
     drawn = [value for container in ax.containers for value in container.lines[0].get_ydata()]
     assert sorted(drawn)[1:] == pytest.approx([2, 10, 30, 50]) and min(drawn) == ax.get_yticks()[0]
 
@@ -131,7 +133,7 @@ def test_many_tasks_have_a_panel_each_and_nothing_is_cut(table):
     )
     figure = plot_success_against_lpc(many, "task_id", measure="failures")
     assert [ax.get_title("left") for ax in figure.axes] == list("ABCDEFGHIJKLM")
-    assert all(ax.get_xscale() == "log" and ax.yaxis_inverted() for ax in figure.axes)
+    assert all(ax.get_xscale() == "symlog" and ax.yaxis_inverted() for ax in figure.axes)
     assert legend_of(figure) == ["mixture", "GRU baseline"]
     figure.draw_without_rendering()
     inside = figure.bbox.padded(1)
