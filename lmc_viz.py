@@ -69,7 +69,7 @@ def _(args, run_dropdown):
     except InputError as error:
         elements.stop(error)
     notes = [elements.problem(shown.note, "warn")] if shown.note else []
-    mo.vstack([*notes, elements.in_a_line((name, value, remark) for value, name, remark in lmc.facts(shown))])
+    mo.vstack([*notes, elements.in_a_line(lmc.facts(shown))])
     return (shown,)
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from mop.plotting.hover import add_note
-from mop.plotting.panels import explain, legend_below, make_panels, set_title, steps_axis, wrap_panels
-from mop.plotting.style import HUES, Figure, counted, open_frame, wrapped
+from mop.plotting.panels import explain, legend_below, log_ticks, make_panels, set_title, steps_axis, wrap_panels
+from mop.plotting.style import HUES, Figure, counted, open_frame, plain_number, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -370,13 +370,14 @@ def _room_of_forks(fraction: np.ndarray) -> np.ndarray:
     return np.arcsinh(fraction / _EARLY)
 
 
-def lost_axis(ax: Axes, top: float) -> None:
-    """Shares of what was learned on the y axis, up to `top`: little losses, up to the tolerance, have room too."""
-    ax.set_yscale("function", functions=(lambda lost: np.arcsinh(lost / _LITTLE), lambda y: _LITTLE * np.sinh(y)))
-    ax.set_ylim(-0.2 * _LITTLE, top)
-    ax.set_yticks([tick for tick in (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5) if tick <= top])
+def lost_axis(ax: Axes, top: float, is_percent: bool = True) -> None:
+    """What is lost on the y axis, up to `top`: little losses have room too, as the axis is an arcsinh."""
+    little = min(_LITTLE, top / 5)
+    ax.set_yscale("function", functions=(lambda lost: np.arcsinh(lost / little), lambda y: little * np.sinh(y)))
+    ax.set_ylim(-0.2 * little, top)
+    ax.set_yticks([0, *log_ticks(little / 2, top, 7)])
     ax.minorticks_off()
-    ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1) if is_percent else plain_number)
 
 
 def _room_below_zero(ax: Axes) -> None:

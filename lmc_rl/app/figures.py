@@ -3,7 +3,7 @@
 Axis letters: P pairs of children, E episodes, A alphas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -28,7 +28,7 @@ from lmc_rl.analysis.results import LineResult, Pooled
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import legend_below, make_panels, set_title, steps_axis
-from mop.plotting.style import HUES, Figure, counted, wrapped
+from mop.plotting.style import HUES, Figure, counted
 from mop.statistics.intervals import interval_of_mean
 
 Log = Mapping[str, np.ndarray]  # a training log: name of a column -> its numbers, NaN where there is none
@@ -42,7 +42,6 @@ _WIDTH_IN, _HEIGHT_IN = 8.2, 3.6
 _STRIP = 0.012  # of the width of the axes, that shows the text of a fork point
 _CLICK = "; click for its path"
 _BINS = 40  # over the height of the axes: episodes that are nearer to each other share a text
-_FAR = 4.0  # times the largest of the fork points
 _LISTED = 6  # episodes that a text names
 
 
@@ -319,29 +318,12 @@ def plot_measures(line: LineResult, title: str = "") -> Figure:
 def plot_lost(curves: Sequence[Curve], unit: Unit, estimate: str = "barrier", title: str = "") -> Figure:
     """B or I against the fork point with 95 % intervals, a line for each run or group of runs, on one axis.
 
-    estimate: a key of ESTIMATES. Dotted: the same between independent runs. Where these lie far above the fork points,
-    the axis is logarithmic beyond the middle one of those.
+    estimate: a key of ESTIMATES. Dotted: the same between independent runs.
     """
     figure, ax = _one_panel()
-    _draw_lost(ax, curves, unit, estimate)
-    _spread(ax, curves, unit, estimate)
+    _draw_curves_of_forks(ax, curves, unit, estimate)
+    _finish_lost([ax], unit, ESTIMATES[estimate] + (f", {unit.name}" if unit.name != "%" else ""))
     return _with_legend(figure, ax, ", ".join([*filter(None, [title]), unit.about]))
-
-
-def _spread(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> None:
-    """Show small numbers beside large ones: an axis that is linear up to the median fork point, then logarithmic."""
-    found = [getattr(point, estimate) for curve in curves for point in _known(curve, "fork", estimate)]
-    values, top = np.array([one.value for one in found]), ax.dataLim.ymax
-    if top < _FAR * values.max(initial=0) or not (values > 0).any():
-        return
-    middle = 10.0 ** np.floor(np.log10(np.median(values[values > 0])))
-    middle = max(middle, 0.01) if unit.is_share else middle
-    lows = [one.low for one in found if np.isfinite(one.low)]
-    ax.set_yscale("symlog", linthresh=middle)
-    ax.set_ylim(min([-0.15 * middle, *lows]), 1.3 * top)
-    ticks = [0.0, *(middle * 10.0 ** np.arange(int(np.log10(top / middle)) + 1))]
-    suffix = " %" if unit.factor == 100 else ""
-    ax.yaxis.set_ticks(ticks, [f"{unit.factor * tick:g}{suffix}" for tick in ticks])
 
 
 def plot_beside(panels: Mapping[str, tuple[Sequence[Curve], Unit]], title: str = "") -> Figure:
@@ -351,20 +333,23 @@ def plot_beside(panels: Mapping[str, tuple[Sequence[Curve], Unit]], title: str =
     """
     figure, axes = make_panels(1, len(panels), 5.0, _HEIGHT_IN, 0.6, sharey=True)
     for ax, (name, (curves, unit)) in zip(axes[0], panels.items(), strict=True):
-        _draw_lost(ax, curves, unit, "barrier")
+        _draw_curves_of_forks(ax, curves, unit, "barrier")
         ax.set_title(name, loc="left", fontsize="medium")
         ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.17))
-    # an interval of two seeds can be many times as long as all that can be lost
-    lost_axis(axes[0, 0], min(1.05 * max(ax.dataLim.ymax for ax in axes[0]), 1.5))
-    axes[0, 0].set_ylabel("lost on the line, % of what was learned")
-    for ax in axes[0, 1:]:
-        ax.set_ylabel("")
-    if title:
-        set_title(figure, title)
+    _finish_lost(axes[0], SHARE, "lost on the line, % of what was learned")
+    set_title(figure, title)
     return figure
 
 
-def _draw_lost(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> None:
+def _finish_lost(axes: Sequence[Axes], unit: Unit, label: str) -> None:
+    """Name the axis, on which small losses are seen beside large ones, of the first of some panels that share it."""
+    top = 1.05 * max(ax.dataLim.ymax for ax in axes)
+    # an interval of two seeds can be many times as long as all that can be lost
+    lost_axis(axes[0], min(top, 1.5) if unit.is_share else top, unit.factor == 100)
+    axes[0].set_ylabel(label)
+
+
+def _draw_curves_of_forks(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> None:
     forks = {curve.label: _known(curve, "fork", estimate) for curve in curves}
     if not any(forks.values()):
         raise InputError("no fork point was measured whose children are better than chance: train for longer")
@@ -387,11 +372,7 @@ def _draw_lost(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> 
         for place, point, one in zip(places.tolist(), points, found, strict=True):
             _note_lost(ax, curve, point, one, lost_text(ESTIMATES[estimate], one, unit), place)
     _draw_independent(ax, curves, unit, estimate)
-    ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a marker at 0 is whole
-    if unit.factor == 100:
-        ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     fork_axis(ax)
-    ax.set_ylabel(ESTIMATES[estimate] + (f", {unit.name}" if unit.name != "%" else ""))
 
 
 def _left_out(curve: Curve, num_shown: int) -> str:
@@ -437,18 +418,14 @@ def plot_paths(curves: Sequence[Curve], like: LineResult, title: str = "", what:
     figure, ax = _one_panel()
     shown = 0
     for curve in curves:
-        point = next((point for point in curve.points if _is_same_place(point.first, like)), None)
+        point = next((point for point in curve.points if _place(point.first) == _place(like)), None)
         profiles = [profile for profile in (point.profiles if point else ()) if profile.scale > 0]
         if not profiles:
             continue
         shown += 1
-        mean, half = _pooled_path(profiles)
-        alphas, low, high = profiles[0].alphas, mean - half, mean + half
-        ax.plot(alphas, mean, color=curve.hue, marker=curve.marker, markersize=3, label=curve.label)
-        ax.fill_between(alphas, low, high, color=curve.hue, alpha=0.15, linewidth=0)
-        for a, m, bottom, top in zip(*(x.tolist() for x in (alphas, mean, low, high)), strict=True):
-            text = f"{curve.label}, alpha {a:.2f}: {m:.0%} (95 %: {bottom:.0%} to {top:.0%}) of what was learned"
-            values = {"line": curve.label, "alpha": a, "share": m, "low": bottom, "high": top}
+        for a, m, low, high in _draw_band(ax, curve, profiles[0].alphas, *_pooled_path(profiles)):
+            text = f"{curve.label}, alpha {a:.2f}: {m:.0%} (95 %: {low:.0%} to {high:.0%}) of what was learned"
+            values = {"line": curve.label, "alpha": a, "share": m, "low": low, "high": high}
             add_note(ax, a, a, m, m, text, **values, parents=len(profiles))
     if not shown:
         raise InputError("none of these runs has this path, with ends that are better than chance")
@@ -459,10 +436,18 @@ def plot_paths(curves: Sequence[Curve], like: LineResult, title: str = "", what:
     return _with_legend(figure, ax, title)
 
 
-def _is_same_place(line: LineResult, other: LineResult) -> bool:
-    if line.kind != other.kind or line.fraction is None or other.fraction is None:
-        return line.kind == other.kind and line.fraction is other.fraction
-    return abs(line.fraction - other.fraction) < 1e-9
+def _draw_band(
+    ax: Axes, curve: Curve, x: np.ndarray, mean: np.ndarray, half: np.ndarray
+) -> Iterator[tuple[float, ...]]:
+    """The line of a curve with its band; x, mean, low and high of each point."""
+    ax.plot(x, mean, color=curve.hue, marker=curve.marker, markersize=3, label=curve.label)
+    ax.fill_between(x, mean - half, mean + half, color=curve.hue, alpha=0.15, linewidth=0)
+    return zip(*(values.tolist() for values in (x, mean, mean - half, mean + half)), strict=True)
+
+
+def _place(line: LineResult) -> tuple[str, float]:
+    """What lines of one fork point or control have in common, over runs of different lengths."""
+    return line.kind, round(line.fraction or 0.0, 9)
 
 
 def _pooled_path(profiles: Sequence[Profile]) -> tuple[np.ndarray, np.ndarray]:
@@ -483,13 +468,11 @@ def plot_curves(curves: Sequence[Curve], column: str = "eval_return", title: str
             continue
         steps, values = _common_steps(logs, column)
         mean, half = interval_of_mean(values) if len(logs) > 1 else (values[0], np.zeros(len(steps)))
-        ax.plot(steps, mean, color=curve.hue, marker=curve.marker, markersize=3, label=curve.label)
-        ax.fill_between(steps, mean - half, mean + half, color=curve.hue, alpha=0.15, linewidth=0)
-        for x, m, h in zip(*(values.tolist() for values in (steps, mean, half)), strict=True):
-            spread = f" (95 %: {_short(m - h)} to {_short(m + h)})" if len(logs) > 1 else ""
+        for x, m, low, high in _draw_band(ax, curve, steps, mean, half):
+            spread = f" (95 %: {_short(low)} to {_short(high)})" if len(logs) > 1 else ""
             text = f"{curve.label}, step {x:,.0f}: {called} {_short(m)}{spread}"
             numbers = {"env_steps": int(x), column: m}
-            numbers |= {"low": m - h, "high": m + h} if len(logs) > 1 else {}
+            numbers |= {"low": low, "high": high} if len(logs) > 1 else {}
             add_note(ax, x, x, m, m, text, line=curve.label, **numbers, parents=len(logs))
     if not ax.lines:
         raise InputError(f"none of these runs has the {called} in its training log; of run_env, set --eval_freq")
@@ -531,7 +514,6 @@ def _one_panel() -> tuple[Figure, Axes]:
 
 def _with_legend(figure: Figure, ax: Axes, title: str) -> Figure:
     """The figure with its title, and a legend below the axes."""
-    handles, labels = ax.get_legend_handles_labels()
-    legend_below(figure, handles, [wrapped(label, _WIDTH_IN / 2) for label in labels], fontsize="small")
+    legend_below(figure, *ax.get_legend_handles_labels(), fontsize="small")
     set_title(figure, title)
     return figure

@@ -11,7 +11,7 @@ import marimo as mo
 import numpy as np
 
 from lmc_rl.analysis.barrier import CONNECTED
-from lmc_rl.analysis.figures import plot_alignment, plot_instability, plot_lines, plot_parts
+from lmc_rl.analysis.figures import plot_lines, plot_parts
 from lmc_rl.analysis.report import percent, table_of
 from lmc_rl.analysis.results import Experiment, LineResult, by_group, pooled_groups, pooled_lines
 from lmc_rl.app.catalog import ALL, EVERY, ShownExperiment, find_experiments, load_shown
@@ -76,7 +76,6 @@ _SEVERAL = {  # main measure of the runs -> what is drawn of several
     "return": (
         Several("barrier", "chord barrier B", SHARE),
         Several("instability", "instability I", SHARE, "instability"),
-        Several("side_by_side", "B and I, groups side by side", is_of_groups=True),
         Several("paths", "return along the path"),
         Several("curves", "learning curves"),
     ),
@@ -86,7 +85,6 @@ _SEVERAL = {  # main measure of the runs -> what is drawn of several
         Several("share", "barrier B, % of what was learned", SHARE_OF_LOSS),
         Several("success", "barrier of success, points", POINTS),
         Several("parts", "rise by the part that moves", is_of_groups=True),
-        Several("side_by_side", "before and after alignment, groups side by side", is_of_groups=True),
         Several("paths", "cross-entropy along the path"),
         Several("curves", "learning curves"),
     ),
@@ -148,8 +146,7 @@ class Choices:
     @property
     def path_title(self) -> str:
         """The chosen path in words."""
-        line = self.line
-        return f"forked at {line.fraction:.0%}" if line.kind == "fork" else f"control: {line.kind}"
+        return path_name(self.line)
 
     def part_words(self, part: str) -> str:
         """What moves, in words."""
@@ -162,13 +159,14 @@ class Choices:
         return f"several_{figure}{'' if is_of_groups or figure == 'curves' else self.suffix}{each}"
 
 
+def path_name(line: LineResult) -> str:
+    """ "fork 2, at 50%", "control: self"."""
+    return f"fork {line.fork}, at {line.fraction:.0%}" if line.kind == "fork" else f"control: {line.kind}"
+
+
 def path_names(shown: ShownExperiment) -> dict[str, str]:
     """The name of each path on the page -> its word."""
-    names = {}
-    for word, line in shown.paths.items():
-        called = f"fork {word}, at {line.fraction:.0%}" if line.kind == "fork" else f"control: {word}"
-        names[f"{called} ({line.main.verdict})"] = word
-    return names
+    return {f"{path_name(line)} ({line.main.verdict})": word for word, line in shown.paths.items()}
 
 
 def part_names(shown: ShownExperiment) -> dict[str, str]:
@@ -270,7 +268,7 @@ def link_to_fork(view: View) -> Callable[[Mapping], str]:
 
 
 def facts(shown: ShownExperiment) -> list[tuple[str, str, str]]:
-    """The numbers of an experiment at first sight: value, name, remark."""
+    """The numbers of an experiment at first sight: name, value, remark."""
     columns = {"eval_return": "return"} if shown.is_rl else {"success_rate": "success", "accuracy": "accuracy"}
     what = "last evaluation" if shown.is_rl else "last episodes"
     found = []
@@ -279,18 +277,18 @@ def facts(shown: ShownExperiment) -> list[tuple[str, str, str]]:
         if np.isfinite(values).any():
             last = np.flatnonzero(np.isfinite(values))[-1]
             number = f"{values[last]:,.1f}" if shown.is_rl else f"{values[last]:.1%}"
-            found.append((number, name, f"{what}, step {shown.log['env_steps'][last]:,.0f}"))
+            found.append((name, number, f"{what}, step {shown.log['env_steps'][last]:,.0f}"))
     paths = shown.paths
     if not shown.experiment.lines:
         return found
     if shown.is_rl:
         chance = next(iter(paths.values())).main.chance
-        found.append((f"{chance:,.1f}", "random policy", "return by chance"))
-    found.append((_connected_from(shown.marks), "connected from", "and at every later fork point"))
+        found.append(("random policy", f"{chance:,.1f}", "return by chance"))
+    found.append(("connected from", _connected_from(shown.marks), "and at every later fork point"))
     for kind in ("independent", "self"):
         if kind in paths:
             share = percent(SHARE.of(paths[kind].main))
-            found.append((share, f"B, {kind}, %", f"control: {paths[kind].main.verdict}"))
+            found.append((f"B, {kind}, %", share, f"control: {paths[kind].main.verdict}"))
     return found
 
 
@@ -356,8 +354,7 @@ def figures_of(choices: Choices) -> list[PageFigure]:
         about = f"The {curve.replace('_', ' ')} of the run over its training, with its fork points"
         figures.append(PageFigure(f"training_{curve}", about, partial(draw_training, choices, curve)))
     for word, line in shown.paths.items():
-        called = f"fork {word}" if line.kind == "fork" else f"the control: {word}"
-        own = replace(choices, path=word)
+        own, called = replace(choices, path=word), path_name(line)
         about = f"The return of each episode along the line of {called}"
         if shown.is_rl:
             more = f"What else was measured along the line of {called}"
@@ -409,7 +406,7 @@ def draw_several(choices: Choices, figure: str, seeds: str):
     """One of `several_of`."""
     several, is_rl = several_of(choices.shown)[figure], choices.shown.is_rl
     if several.is_of_groups:
-        return _draw_groups(choices, figure)
+        return _draw_parts(choices)
     curves = curves_of_groups(choices, seeds, several.unit)
     if figure == "curves":
         return plot_curves(curves, "eval_return" if is_rl else LOSS)
@@ -422,16 +419,13 @@ def draw_several(choices: Choices, figure: str, seeds: str):
     return plot_lost(curves, several.unit or SHARE, several.estimate, moving)
 
 
-def _draw_groups(choices: Choices, figure: str):
+def _draw_parts(choices: Choices):
     """A panel for each group of runs that differ in their seeds alone."""
-    words = [ALL, "aligned"] if figure == "side_by_side" else None
-    groups = pooled_groups(choices.measured, words)
+    groups = pooled_groups(choices.measured)
     forked = {name: own for name, own in groups.items() if any(point.first.kind == "fork" for point in own)}
     if not forked:
         raise InputError("choose at least one run with a fork point that was measured")
-    if figure == "parts":
-        return plot_parts(forked)
-    return (plot_instability if choices.shown.is_rl else plot_alignment)(forked)
+    return plot_parts(forked)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ LEARNED = BEST - RANDOM
 SEVERAL = (
     ("chord barrier B", "barrier"),
     ("instability I", "instability"),
-    ("B and I, groups side by side", "side_by_side"),
     ("return along the path", "paths"),
     ("learning curves", "curves"),
 )
@@ -183,7 +182,7 @@ def test_several_runs_pooled_and_single(place):
         figure = drawing()
         assert values_of(figure) and boxes_of(figure), name
         covered += 1
-    assert covered == 3 + 2 * 6 + 9
+    assert covered == 3 + 2 * 6 + 8
 
 
 def test_fork_points_are_seen_beside_much_larger_controls():
@@ -197,7 +196,7 @@ def test_fork_points_are_seen_beside_much_larger_controls():
     (ax,) = figure.axes
     values = [row["value"] for row in rows_of(figure, kind="fork")]
     (independent,) = (row["value"] for row in rows_of(figure, kind="independent"))
-    assert independent > 5 * max(values) and ax.get_yscale() == "symlog"
+    assert independent > 5 * max(values)
     heights = ax.transAxes.inverted().transform(ax.transData.transform([(0, y) for y in (0, max(values))]))[:, 1]
     assert heights[1] - heights[0] > 0.3, "of the height of the axes"
 
@@ -221,7 +220,7 @@ def test_an_imitation_run_marks_its_forks(of_lines):
     figure = page.draw_training(replace(of_lines, path="1"), views.LOSS)
     assert len(rows_of(figure, line="run")) == 10 and len(rows_of(figure, line="child 2")) == 9
     assert views.curves_of(of_lines.shown.log) == ["cross_entropy", "accuracy", "success_rate", "loss"]
-    assert dict((name, value) for value, name, _ in page.facts(of_lines.shown))["connected from"] == "50%"
+    assert dict((name, value) for name, value, _ in page.facts(of_lines.shown))["connected from"] == "50%"
 
 
 def test_the_lines_of_a_fork_and_of_one_part(of_lines):
@@ -263,7 +262,7 @@ def test_several_imitation_runs(of_lines):
                 figure = drawing()
                 assert values_of(figure) and boxes_of(figure), name
                 covered += 1
-    assert covered == 2 * (4 + 5 + 6 * 2 + 2) + 3 * 5
+    assert covered == 2 * (4 + 5 + 6 * 2 + 1) + 3 * 5
     refusal(page.draw_several, replace(of_lines, part="routers"), "success", page.POOLED)
 
 
