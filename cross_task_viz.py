@@ -81,12 +81,8 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
     except InputError as error:
         elements.stop(error)
     notes = [elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)]
-    table = mo.ui.table(
+    table = elements.table(
         comparison_page.as_shown(shown_results),
-        selection=None,
-        page_size=10,
-        show_column_summaries=False,
-        show_data_types=False,
         format_mapping=comparison_page.FORMATS,
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
@@ -163,7 +159,7 @@ def _(args, left_dropdown, right_dropdown, view):
     try:
         left_data, right_data = load_routing(left_run), load_routing(right_run)
     except InputError as error:
-        mo.stop(True, mo.vstack([*filter(None, [elements.absent(view)]), elements.problem(error)]))
+        mo.stop(True, elements.below_absent(view, elements.problem(error)))
     numbers, pair_notes = comparison_page.compare_in_numbers(left_data, right_data)
     mo.vstack([*(elements.problem(note, "info") for note in pair_notes), *([mo.md(numbers)] if numbers else [])])
     return left_data, left_run, right_data, right_run
@@ -194,7 +190,7 @@ def _(analysis_dropdown, args, choices, left_run, measure_dropdown, results, rig
     )
     pair_page = comparison_page.page_of(args, pair_choices, results)
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
-    mo.vstack(list(filter(None, [elements.absent(view), elements.drawn(pair_page, "difference", shown_names)])))
+    elements.below_absent(view, elements.drawn(pair_page, "difference", shown_names))
     return
 
 

@@ -116,14 +116,8 @@ def _(choices, page, view):
 
 @app.cell
 def _(line_controls, names, show, view):
-    mo.vstack(
-        [
-            *filter(None, [elements.absent(view)]),
-            mo.md("## Training\n\nThe lines are fork points; a click on one shows the path between its children."),
-            line_controls["curve"],
-            show(names[0]),
-        ]
-    )
+    about_training = "## Training\n\nThe lines are fork points; a click on one shows the path between its children."
+    elements.below_absent(view, mo.md(about_training), line_controls["curve"], show(names[0]))
     return
 
 

@@ -109,7 +109,7 @@ def _(
 @app.cell
 def _(figure_name, page, run, shown, view):
     figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}")
-    mo.vstack([*filter(None, [elements.absent(view)]), figure])
+    elements.below_absent(view, figure)
     return
 
 

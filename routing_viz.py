@@ -144,7 +144,7 @@ def _(
     figure_name = map_name if is_map else run_figures.CHARTS[tab][0]
     link = microscope_tab.link_to_cell(shown_data, view) if is_map else None
     figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
-    mo.vstack([*filter(None, [elements.absent(view)]), figure])
+    elements.below_absent(view, figure)
     return
 
 
@@ -176,7 +176,7 @@ def _(document, routing_data, view):
 @app.cell
 def _(document, episode_table, view):
     episode_table.value  # chosen: another world
-    mo.vstack([*filter(None, [elements.absent(view)]), microscope_tab.frame(document, view)])
+    elements.below_absent(view, microscope_tab.frame(document, view))
     return
 
 

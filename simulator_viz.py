@@ -118,7 +118,7 @@ def _(shown_page, state, view):
     told = mo.Html(answer.why(state, view))
     now = elements.drawn(shown_page, "now", page.label_of(state, "now"), page.link_to_step(state, view))
     head = mo.md(f"**{page.heading(state)}**")
-    mo.vstack([*filter(None, [elements.absent(view)]), head, elements.beside(told, now, least_px=450)])
+    elements.below_absent(view, head, elements.beside(told, now, least_px=450))
     return
 
 

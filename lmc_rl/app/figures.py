@@ -18,6 +18,7 @@ from lmc_rl.analysis.figures import (
     alpha_axis,
     beside,
     chord_of,
+    draw_curve,
     draw_intervals,
     draw_returns,
     fork_axis,
@@ -296,10 +297,7 @@ def plot_measures(line: LineResult, title: str = "") -> Figure:
     for ax, (panel, names) in zip(axes[0], panels.items(), strict=True):
         for (name, label), hue in zip(names.items(), cycle(("blue", "orange", "green", "purple")), strict=False):
             values = np.mean([path_measures[name] for path_measures in measured], axis=0)
-            ax.plot(alphas, values, color=HUES[hue], marker=".", label=label or None)
-            for a, value in zip(alphas.tolist(), values.tolist(), strict=True):
-                text = f"alpha {a:.2f}: {panel} {label} {value:.4g}".replace("  ", " ")
-                add_note(ax, a, a, value, value, text, measure=name, alpha=a, value=value)
+            draw_curve(ax, alphas, values, label or panel, panel, color=HUES[hue], marker=".")
         alpha_axis(ax, "between the ends")
         ax.set_ylabel(panel)
         ax.set_ylim(0, max(1.08 * ax.dataLim.ymax, 1e-9))

@@ -37,7 +37,7 @@ from lmc_rl.app.figures import (
     plot_training,
 )
 from lmc_rl.config import names_of
-from mop.apps.elements import View, choice_dropdown, several_dropdown
+from mop.apps.elements import View, choice_dropdown, several_dropdown, table
 from mop.apps.flags import SavingSettings
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.run_paths import PLOTS_DIR
@@ -310,8 +310,7 @@ def explained() -> mo.Html:
 def as_table(choices: Choices):
     """The fork points and controls of several runs, a row each; those that differ in their seeds are pooled."""
     head, rows = table_of(pooled_groups(choices.measured, [choices.moving])) if choices.measured else ((), [])
-    cells = [dict(zip(head, row, strict=True)) for row in rows]
-    return mo.ui.table(cells, selection=None, page_size=20, show_column_summaries=False, show_data_types=False)
+    return table([dict(zip(head, row, strict=True)) for row in rows], page_size=20)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

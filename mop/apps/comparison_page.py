@@ -248,21 +248,14 @@ def choose_pair(cached: Mapping[str, Run], left: str | None, right: str | None) 
             raise InputError(f"there is no routing cache of {word}; there are {', '.join(by_word)}")
     if left and right:
         return by_word[left], by_word[right]
-    pair = [cached[name] for name in first_pair(cached)]
-    return (by_word[left] if left else pair[0]), (by_word[right] if right else pair[1])
-
-
-def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
-    """The names of the first two runs of one task, else of the first two."""
-    names = list(cached)
-    if len(names) < 2:
+    pairs = [*itertools.combinations(cached.values(), 2)]
+    if not pairs:
         raise InputError(
-            f"{names[0]} is the only run with a routing cache, and two are needed to compare: "
+            f"{next(iter(cached))} is the only run with a routing cache, and two are needed to compare: "
             "`python batch_eval.py` makes more"
         )
-    pairs = itertools.combinations(names, 2)
-    alike = (pair for pair in pairs if len({cached[name].key.task_id for name in pair}) == 1)
-    return next(alike, (names[0], names[1]))
+    first, second = next((pair for pair in pairs if pair[0].key.task_id == pair[1].key.task_id), pairs[0])
+    return (by_word[left] if left else first), (by_word[right] if right else second)
 
 
 def short_name(data: RoutingData) -> str:
@@ -370,24 +363,20 @@ def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[Pa
             figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
     names = "; ".join(run.name for run in choices.compared or ()) or "several runs"
     about = f"The dominant experts and the mean LPC of {names}"
-    figures.append(PageFigure("routing_side_by_side", about, partial(_compared, args, choices), fits_width=True))
+    figures.append(PageFigure("routing_side_by_side", about, partial(plot_comparison, args, choices), fits_width=True))
     about = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
     figures.append(PageFigure("difference", about, partial(_difference, args, choices), fits_width=True))
     return figures
 
 
-def _compared(args: Settings, choices: Choices, width_in: float | None) -> Figure:
+def plot_comparison(args: Settings, choices: Choices, width_in: float | None = None) -> Figure:
+    """The routing of some cached runs side by side."""
     runs = choices.compared
     if runs is None:
         runs = [*find_cached_runs(args.checkpoint_dir, args.cache_dir).values()][:NUM_COMPARED]
-    return plot_comparison(runs, width_in)
-
-
-def plot_comparison(runs: Sequence[Run], width_in: float | None = None) -> Figure:
-    """The routing of some cached runs side by side."""
     caches = [load_routing(run) for run in runs]
-    names = [f"{data.header['task_id']}\n{short_name(data)}" for data in caches]
-    return plot_routing_side_by_side(dict(zip(names, caches, strict=True)), width_in=width_in)
+    named = {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}
+    return plot_routing_side_by_side(named, width_in=width_in)
 
 
 def _difference(args: Settings, choices: Choices, width_in: float | None) -> Figure:

@@ -327,9 +327,15 @@ def tabs(view: View, about: Mapping[str, str]):
     return mo.ui.radio([*about], view.pick("tab", about, first), inline=True, on_change=view.keep("tab", first))
 
 
-def absent(view: View) -> mo.Html | None:
-    """A line for each choice of the address that is not to be had here."""
-    return mo.vstack([problem(line, "warn") for line in view.absent]) if view.absent else None
+def below_absent(view: View, *items: mo.Html) -> mo.Html:
+    """Items below a line for each choice of the address that is not to be had here."""
+    return mo.vstack([*(problem(line, "warn") for line in view.absent), *items])
+
+
+def table(rows: Any, page_size: int = 10, **more: Any):
+    """A table to be sorted and searched."""
+    look: dict[str, Any] = {"selection": None, "show_column_summaries": False, "show_data_types": False, **more}
+    return mo.ui.table(rows, page_size=page_size, **look)
 
 
 def load_or_evaluate(run: Run, controls) -> tuple[int | None, RoutingData]:

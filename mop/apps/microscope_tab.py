@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import marimo as mo
 import numpy as np
 
-from mop.apps.elements import View
+from mop.apps.elements import View, table
 from mop.apps.runs import Run, file_version
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
@@ -71,14 +71,7 @@ def episode_table(data: RoutingData, view: View):
         if isinstance(chosen, list) and chosen:
             keep(cast("dict", chosen[0])["world"])
 
-    return mo.ui.table(
-        rows,
-        selection="single",
-        page_size=5,
-        show_column_summaries=False,
-        show_data_types=False,
-        on_change=open_there,
-    )
+    return table(rows, 5, selection="single", on_change=open_there)
 
 
 def list_episodes(data: RoutingData) -> list[dict]:

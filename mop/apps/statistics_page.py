@@ -261,17 +261,13 @@ def _summary_of_shares(shares: "pd.DataFrame", measured: Sequence[Measured]) -> 
     return pd.DataFrame(rows, columns=[*names, *(field.name for field in fields(OverSeeds))])
 
 
-def left_out_table(left_out: Sequence[LeftOut]) -> "pd.DataFrame":
-    """A row for each run that does not count."""
-    import pandas as pd
-
-    return pd.DataFrame(left_out, columns=["run", "reason"])
-
-
 def table_files(tables: Tables, folder: Path) -> list[tuple[Path, Callable[[BinaryIO], object]]]:
     """Every table as a CSV file, for `write_together`."""
+    import pandas as pd
+
     named = {"seeds": tables.seeds, "summary": tables.summary, "variance": tables.shares}
-    named |= {"variance_summary": tables.shares_summary, "left_out": left_out_table(tables.left_out)}
+    named |= {"variance_summary": tables.shares_summary}
+    named |= {"left_out": pd.DataFrame(tables.left_out, columns=LeftOut._fields)}
     texts = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in named.items()}
     return [(folder / f"{name}.csv", lambda file, text=text: file.write(text)) for name, text in texts.items()]
 

@@ -9,7 +9,7 @@ import marimo as mo
 from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import mean_by
 from mop.analysis.routing_data import checked_weights, whole_of
-from mop.apps.elements import drawn, problem
+from mop.apps.elements import drawn, problem, table
 from mop.apps.runs import Run
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.intervention_rows import SAME, comparable, in_words, load_rows
@@ -103,13 +103,7 @@ def shown(run: Run, data: RoutingData, plots_dir: str) -> mo.Html:
     except (InputError, OSError) as error:
         return problem(error, "info")
     page, note = matrix_page(run, rows, data, plots_dir), other_checkpoint(run, rows, data)
-    table = mo.ui.table(
-        [in_words(row) for row in rows if "delta_success" in row],
-        selection=None,
-        page_size=10,
-        show_column_summaries=False,
-        show_data_types=False,
-        label="**Interventions in all worlds**: differences paired by world, with 95 % intervals",
-    )
+    label = "**Interventions in all worlds**: differences paired by world, with 95 % intervals"
+    in_numbers = table([in_words(row) for row in rows if "delta_success" in row], label=label)
     matrices = [drawn(page, name, f"{run.name}: {name}") for name in page.figures]
-    return mo.vstack([*([problem(note, "warn")] if note else []), *matrices, table])
+    return mo.vstack([*([problem(note, "warn")] if note else []), *matrices, in_numbers])

@@ -3,6 +3,7 @@
 Axis letters: S steps, C grid cells that one of the two visited, L layers, E experts.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,20 +15,23 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
-from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds, wall_cells
+from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position
 from mop.analysis.groups import GROUPINGS, group_routing_data
-from mop.analysis.routing_data import checked_positions, checked_weights
+from mop.analysis.routing_data import checked_weights
 from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compare_cells, pair_worlds, weights_by_size
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,
+    Scale,
+    corners_of,
     draw_cells,
     known_lpc,
     render_lpc_heatmap,
     render_routing_heatmap,
     value_range,
 )
+from mop.plotting.maps import grid_of
 from mop.plotting.sheets import LABEL_IN, Legend, MapGrid, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
 from mop.plotting.style import expert_hues, expert_names, wrapped
 from mop.statistics.intervals import MIN_WORLDS
@@ -46,10 +50,10 @@ class _Row:
     """One measure of one group of steps: both sides, and the differences, by what each is called."""
 
     label: str
-    measure: str  # "LPC" or "layer 0", ...
     layer: int  # -1 of the LPC
     sides: tuple[RoutingByPosition, RoutingByPosition]
     differences: dict[str, CellContrast]
+    looks: list[tuple[list[str], list[str]]]  # names and hues of the experts of each side
 
 
 class _Frame(NamedTuple):
@@ -57,6 +61,8 @@ class _Frame(NamedTuple):
 
     grid: MapGrid
     names: tuple[str, str]
+    scale: Scale  # of LPC
+    limits: dict[bool, float]  # of the differences of LPC, and of weights
 
 
 def difference_measures(left: RoutingData, right: RoutingData) -> list[str]:
@@ -93,16 +99,19 @@ def plot_difference(
     pair, chosen = pair_worlds(left, right), possible if measure == ALL_MEASURES else [measure]
     groups, remark = _common_groups(pair, group_by, max_groups)
     rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
-    frame = _Frame(MapGrid(_common_grid(left, right), _common_walls(left, right)), names)
-    panels: dict[_Row, list[Panel]] = {}
-    legends: list[Legend] = []
-    for draw, is_lpc in ((_lpc_panels, True), (_weight_panels, False)):
-        if of_kind := [row for row in rows if (row.layer < 0) == is_lpc]:
-            drawn, their_legends = draw(of_kind, frame, pair)
-            panels |= drawn
-            legends += their_legends
-    legends.append(marks_legend(1, frame.grid.walls is not None, any(row.layer >= 0 for row in rows)))
-    sheet = [panels[row] for row in rows]
+    _check_sizes(left, right)
+    sides = [side for row in rows if row.layer < 0 for side in row.sides]
+    lpc, of_layers = [known_lpc(side) for side in sides], [row for row in rows if row.layer >= 0]
+    scale = value_range(lpc, [side.counts for side in sides]) if sides else (0.0, 1.0)
+    limits = {is_lpc: _limit([row for row in rows if (row.layer < 0) == is_lpc]) for is_lpc in (True, False)}
+    frame = _Frame(grid_of(left, right), names, scale, limits)
+    legends = (
+        [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limits[True], "mean LPC")] if lpc else []
+    )
+    looks = {str(look): expert_legend(*look, "dominant expert") for row in of_layers for look in row.looks}
+    legends += [*looks.values(), _difference_legend(limits[False], "weight")] if of_layers else []
+    legends.append(marks_legend(1, frame.grid.walls is not None, bool(of_layers)))
+    sheet = [_panels(row, frame) for row in rows]
     sheet[0][:2] = [Panel(name, panel.draw) for name, panel in zip(names, sheet[0], strict=False)]
     title, labels = _title(pair, remark), [row.label for row in rows]
     return draw_sheet(sheet, labels, frame.grid.info, legends, title, width_in=width_in)
@@ -111,23 +120,14 @@ def plot_difference(
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _common_grid(left: RoutingData, right: RoutingData) -> dict[str, int]:
-    """The grid of both."""
+def _check_sizes(left: RoutingData, right: RoutingData) -> None:
+    """Refuse worlds of different sizes."""
     sizes = [
         {tuple(episode["grid_size"]) for episode in data.episodes if episode.get("grid_size")} for data in (left, right)
     ]
     if all(len(of_side) == 1 for of_side in sizes) and sizes[0] != sizes[1]:
         shapes = [" x ".join(map(str, *of_side)) for of_side in sizes]
         raise InputError(f"the worlds have {shapes[0]} and {shapes[1]} cells: no cell of one is a cell of the other")
-    positions = np.concatenate([checked_positions(data.steps.position) for data in (left, right)])
-    return compute_grid_bounds(positions, *(sizes[0] if sizes[0] == sizes[1] and len(sizes[0]) == 1 else [None]))
-
-
-def _common_walls(left: RoutingData, right: RoutingData) -> np.ndarray | None:
-    """The cells (H, W) bool that are a wall in every world of both; None where that is not known, or sizes differ."""
-    walls = [wall_cells(data.steps, data.episodes) for data in (left, right)]
-    first, second = walls
-    return None if first is None or second is None or first.shape != second.shape else first & second
 
 
 def _common_groups(
@@ -166,67 +166,42 @@ def _make_row(pair: Pair, masks: tuple[np.ndarray, np.ndarray], measure: str, la
     both = (pair.left, pair.right)
     left, right = (aggregate_routing_by_position(data.steps, mask) for data, mask in zip(both, masks, strict=True))
     if measure == "LPC":
-        layer, values = -1, {"LPC": [data.column("lpc") for data in both]}
+        layer, values, looks = -1, {"LPC": [data.column("lpc") for data in both]}, []
     else:
         layer = int(measure.removeprefix("layer "))
         weights = [weights_by_size(data, layer) for data in both]
         common = common_sizes(pair.left.header, pair.right.header)[layer]
-        values = {_size_name(size): [of_side[size] for of_side in weights] for size in common}
+        values = {f"GRU {size}" if size else "skip": [of_side[size] for of_side in weights] for size in common}
+        layers = [checked_weights(data.steps) for data in both]
+        looks = [
+            (expert_names(data.header, of_side)[layer], expert_hues(data.header, of_side)[layer])
+            for data, of_side in zip(both, layers, strict=True)
+        ]
     differences = {name: compare_cells(pair, *of_both, *masks) for name, of_both in values.items()}
     steps = " / ".join(f"{side.num_steps:,}" for side in (left, right))
     text = f"{wrapped(label, LABEL_IN)}\n{measure}\n{steps} steps" if label else measure
-    return _Row(text, measure, layer, (left, right), differences)
-
-
-def _size_name(size: int) -> str:
-    return f"GRU {size}" if size else "skip"
+    return _Row(text, layer, (left, right), differences, looks)
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------
 
 
-def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[dict[_Row, list[Panel]], list[Legend]]:
-    """The maps of each row, both sides first, and what their colours mean."""
-    sides = [side for row in rows for side in row.sides]
-    lpc = [known_lpc(side) for side in sides]
-    scale = value_range(lpc, [side.counts for side in sides])
+def _panels(row: _Row, frame: _Frame) -> list[Panel]:
+    """The maps of a row, both sides first."""
 
-    def side_panel(side: RoutingByPosition) -> Panel:
-        return frame.grid.map("", lambda ax, grid: render_lpc_heatmap(ax, side, grid, scale))
+    def side(number: int) -> Panel:
+        averaged = row.sides[number]
+        if row.layer < 0:
+            return frame.grid.map("", lambda ax, grid: render_lpc_heatmap(ax, averaged, grid, frame.scale))
+        look = row.looks[number]
+        return frame.grid.map("", lambda ax, grid: render_routing_heatmap(ax, averaged, grid, row.layer, *look))
 
-    limit = _limit(rows)
-    legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limit, "mean LPC")]
-    return {row: [*map(side_panel, row.sides), *_difference_panels(row, frame, limit)] for row in rows}, legends
+    def difference(name: str) -> Panel:
+        compared = row.differences[name]
+        draw = functools.partial(_render_difference, compared=compared, frame=frame, name=name, layer=row.layer)
+        return frame.grid.map(f"{name}, difference", lambda ax, grid: draw(ax))
 
-
-def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[dict[_Row, list[Panel]], list[Legend]]:
-    """As `_lpc_panels`, of the router weights of layers."""
-    data = (pair.left, pair.right)
-    names = [expert_names(of_side.header, checked_weights(of_side.steps)) for of_side in data]
-    hues = [expert_hues(of_side.header, checked_weights(of_side.steps)) for of_side in data]
-
-    def side_panel(row: _Row, number: int) -> Panel:
-        looks = names[number][row.layer], hues[number][row.layer]
-        return frame.grid.map(
-            "", lambda ax, grid: render_routing_heatmap(ax, row.sides[number], grid, row.layer, *looks)
-        )
-
-    limit, panels, legends = _limit(rows), {}, {}
-    for row in rows:
-        panels[row] = [side_panel(row, 0), side_panel(row, 1), *_difference_panels(row, frame, limit)]
-        for of_names, of_hues in zip(names, hues, strict=True):
-            looks = of_names[row.layer], of_hues[row.layer]
-            legends[(*looks[0], *looks[1])] = expert_legend(*looks, "dominant expert")
-    return panels, [*legends.values(), _difference_legend(limit, "weight")]
-
-
-def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
-    def map_of(name: str, compared: CellContrast) -> Panel:
-        return frame.grid.map(
-            f"{name}, difference", lambda ax, grid: _render_difference(ax, compared, frame, limit, name, row.layer)
-        )
-
-    return [map_of(name, compared) for name, compared in row.differences.items()]
+    return [side(0), side(1), *map(difference, row.differences)]
 
 
 def _limit(rows: Sequence[_Row]) -> float:
@@ -244,9 +219,9 @@ def _limit(rows: Sequence[_Row]) -> float:
     return 1.0  # no cell that both visited
 
 
-def _render_difference(ax: Axes, compared: CellContrast, frame: _Frame, limit: float, name: str, layer: int) -> None:
+def _render_difference(ax: Axes, compared: CellContrast, frame: _Frame, name: str, layer: int) -> None:
     """Draw right minus left of each cell; hatched where it is not clear, a triangle where only one side was."""
-    means, cells = compared.means, compared.cells
+    means, cells, limit = compared.means, compared.cells, frame.limits[layer < 0]
     is_both, is_clear = means.is_known(1), means.is_clear(MIN_WORLDS)
     colors = np.empty((len(cells), 3))
     colors[:] = to_rgb(ONE_SIDED_COLOR)
@@ -256,8 +231,7 @@ def _render_difference(ax: Axes, compared: CellContrast, frame: _Frame, limit: f
     where = {} if layer < 0 else {"layer": layer, "expert": name}
     counts = compared.left_steps + compared.right_steps
     draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], frame.grid.info)
-    corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
-    ax.add_collection(PolyCollection(cells[is_both & ~is_clear][:, None] + corners, **_UNCLEAR), autolim=False)
+    ax.add_collection(PolyCollection([*corners_of(cells[is_both & ~is_clear])], **_UNCLEAR), autolim=False)
     for marker, is_alone in (("<", compared.right_steps == 0), (">", compared.left_steps == 0)):
         ax.plot(*cells[is_alone].T, marker, color="#222222", markersize=4, scalex=False, scaley=False)
 

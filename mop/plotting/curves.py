@@ -148,10 +148,7 @@ def _legend_above(ax: Axes) -> int:
     handles, labels = ax.get_legend_handles_labels()
     num_columns = min(len(labels), 4)
     more = {"frameon": False, "fontsize": "small", "handlelength": 1.3, "columnspacing": 1.0, "borderaxespad": 0.1}
-    # its entries are in reading order: matplotlib fills one column after the other
-    order = [place for column in range(num_columns) for place in range(column, len(labels), num_columns)]
-    chosen = [handles[place] for place in order], [labels[place] for place in order]
-    ax.legend(*chosen, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=num_columns, **more)
+    ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=num_columns, **more)
     return -(-len(labels) // num_columns)
 
 

@@ -118,7 +118,7 @@ def render_walls(ax: Axes, walls: np.ndarray | None) -> None:
     if walls is not None and walls.any():
         y, x = np.nonzero(walls)
         style: dict[str, Any] = {"facecolors": WALL_COLOR, "edgecolors": WALL_COLOR, "linewidths": 0.6}
-        ax.add_collection(PolyCollection([*_corners(np.stack([x, y], axis=1))], **style, zorder=3), autolim=False)
+        ax.add_collection(PolyCollection([*corners_of(np.stack([x, y], axis=1))], **style, zorder=3), autolim=False)
 
 
 def render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int]) -> None:
@@ -207,7 +207,7 @@ def _hatch(ax: Axes, cells: np.ndarray) -> None:
     ax.add_collection(LineCollection([*lines], colors=HATCH_COLOR, linewidths=0.6, label="hatched"), autolim=False)
 
 
-def _corners(cells: np.ndarray) -> np.ndarray:
+def corners_of(cells: np.ndarray) -> np.ndarray:
     """The corners (C, 4, 2) of cells (C, 2)."""
     return cells[:, None] + np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
 

@@ -23,7 +23,7 @@ from mop.analysis.cells import (
     wall_cells,
 )
 from mop.analysis.groups import PHASES, group_routing_data, key_phases
-from mop.analysis.routing_data import StepFilter, check_not_empty, step_mask, whole_of
+from mop.analysis.routing_data import StepFilter, check_not_empty, checked_positions, step_mask, whole_of
 from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
@@ -51,6 +51,8 @@ from mop.plotting.sheets import (
     scale_legend,
 )
 from mop.plotting.style import counted, describe, describe_groups, expert_hues, expert_names, short_name, wrapped
+
+_MOST_GROUPS = 16  # of a figure
 
 
 @dataclass(frozen=True)
@@ -100,30 +102,21 @@ def plot_overall_routing(
     env_image: np.ndarray | None = None,
     env_mission: str = "",
     filter_fn: StepFilter = None,
-    title_suffix: str = "",
     **style: Any,
 ) -> Figure:
     """A picture of a world (H, W, 3) uint8, if given, the dominant expert in each cell of each layer, and mean LPC.
 
     filter_fn: the steps that count, as `aggregate_routing_by_position`. Without LPC there is no map of it.
     """
-    return _plot_routing(routing_data, _overall(routing_data, env_image, env_mission, filter_fn, title_suffix, **style))
+    row = _Row(filter_fn, "", env_image, env_mission)
+    return _plot_routing(routing_data, _Shown([row], _title(routing_data, filter_fn, ""), MapStyle(**style)))
 
 
 def plot_grouped_routing(
-    routing_data: RoutingData,
-    group_by: str,
-    env_images: Mapping[str, np.ndarray] | None = None,
-    title_suffix: str = "",
-    max_groups: int = 16,
-    **style: Any,
+    routing_data: RoutingData, group_by: str, env_images: Mapping[str, np.ndarray] | None = None, **style: Any
 ) -> Figure:
-    """A row for each group of `group_routing_data` with the maps of `plot_overall_routing`.
-
-    env_images: label of a group -> a picture of a world in it. Of more than max_groups groups the largest are shown; a
-    group without a cell of enough steps is not.
-    """
-    return _plot_routing(routing_data, _grouped(routing_data, group_by, env_images, title_suffix, max_groups, **style))
+    """A row for each group of `group_routing_data` with the maps of `plot_overall_routing`."""
+    return plot_map(routing_data, DOMINANT, group_by, env_images, **style)
 
 
 def plot_map(
@@ -133,21 +126,20 @@ def plot_map(
     env_images: Mapping[str, np.ndarray] | None = None,
     expert: int = 0,
     filter_fn: StepFilter = None,
-    title_suffix: str = "",
-    max_groups: int = 16,
     **style: Any,
 ) -> Figure:
     """One of MEASURES in each cell, of all steps or in a row for each group of `group_routing_data`.
 
     env_images: label of a group -> a picture of a world in it, "all steps" of all; expert: its number in its layer,
-    for measures of one expert; filter_fn: the steps that count, of all steps. `scale` is that of the first map.
+    for measures of one expert; filter_fn: the steps that count, of all steps. `scale` is that of the first map. Of many groups the largest are shown; a group without
+    a cell of enough steps is not.
     """
+    images, look, asked = env_images or {}, MapStyle(**style), MEASURES[measure]
     if group_by == "overall":
-        image, mission = (env_images or {}).get("all steps"), routing_data.episodes[0].get("mission", "")
-        shown = _overall(routing_data, image, mission, filter_fn, title_suffix, **style)
+        row = _Row(filter_fn, "", images.get("all steps"), routing_data.episodes[0].get("mission", ""))
+        shown = _Shown([row], _title(routing_data, filter_fn, ""), look)
     else:
-        shown = _grouped(routing_data, group_by, env_images, title_suffix, max_groups, **style)
-    asked = MEASURES[measure]
+        shown = _grouped(routing_data, group_by, images, look)
     if asked.parts is None:
         return _plot_routing(routing_data, shown)
     return _plot_measure(routing_data, shown, asked, asked.parts(routing_data, expert))
@@ -177,7 +169,7 @@ def plot_routing_side_by_side(runs: Mapping[str, RoutingData], **style: Any) -> 
     look = MapStyle(**style)
     averaged = [aggregate_routing_by_position(data.steps).with_steps(look.min_steps) for data in runs.values()]
     lpc, scale = [known_lpc(part) for part in averaged], look.scale or _range_of_lpc(averaged)
-    grids = [_grid(data, np.asarray(data.steps.position)) for data in runs.values()]
+    grids = [grid_of(data) for data in runs.values()]
     columns, legends = [], {}
     for (name, data), part, grid in zip(runs.items(), averaged, grids, strict=True):
         experts = _experts(data, part)
@@ -225,47 +217,24 @@ def plot_lpc_by_phase(
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _overall(
-    routing_data: RoutingData,
-    env_image: np.ndarray | None = None,
-    env_mission: str = "",
-    filter_fn: StepFilter = None,
-    title_suffix: str = "",
-    **style: Any,
-) -> _Shown:
-    """All steps as one row."""
-    row = _Row(filter_fn, "", env_image, env_mission)
-    return _Shown([row], _title(routing_data, filter_fn, title_suffix), MapStyle(**style))
-
-
-def _grouped(
-    routing_data: RoutingData,
-    group_by: str,
-    env_images: Mapping[str, np.ndarray] | None = None,
-    title_suffix: str = "",
-    max_groups: int = 16,
-    **style: Any,
-) -> _Shown:
+def _grouped(routing_data: RoutingData, group_by: str, env_images: Mapping[str, np.ndarray], look: MapStyle) -> _Shown:
     """A row for each group."""
-    look, groups = MapStyle(**style), group_routing_data(routing_data, group_by)
-    rows, shown = [], []
-    for group in groups.largest(max_groups):
+    groups, rows, shown = group_routing_data(routing_data, group_by), [], []
+    for group in groups.largest(_MOST_GROUPS):
         _, cells = index_filtered_cells(routing_data.steps, groups.mask(group))
         if cells.counts.max() < look.min_steps:
             continue
         name, episodes = groups.labels[group], counted(groups.num_episodes[group], "episode")
         label = f"{wrapped(name, LABEL_IN)}\n{counted(groups.counts[group], 'step')}\n{episodes}"
-        rows.append(_Row(groups.mask(group), label, (env_images or {}).get(name)))
+        rows.append(_Row(groups.mask(group), label, env_images.get(name)))
         shown.append(group)
     if not rows:
         raise InputError(f"no group has a cell with {look.min_steps} steps: lower the least number of steps")
-    title = _title(routing_data, None, describe_groups(groups, shown))
-    return _Shown(rows, ", ".join(filter(None, (title, title_suffix))), look)
+    return _Shown(rows, _title(routing_data, None, describe_groups(groups, shown)), look)
 
 
 def _plot_routing(routing_data: RoutingData, shown: _Shown) -> Figure:
-    grid = _grid(routing_data, np.asarray(routing_data.steps.position))
-    look = shown.style
+    grid, look = grid_of(routing_data), shown.style
     averaged = [
         aggregate_routing_by_position(routing_data.steps, row.steps).with_steps(look.min_steps) for row in shown.rows
     ]
@@ -314,7 +283,7 @@ def _plot_measure(routing_data: RoutingData, shown: _Shown, measure: Measure, pa
     look = shown.style
     if not parts:
         raise InputError("no layer has such an expert beside others: choose another one")
-    grid = _grid(routing_data, np.asarray(routing_data.steps.position))
+    grid = grid_of(routing_data)
     maps = [_average(routing_data, row.steps, parts, look.min_steps) for row in shown.rows]
     scales, legends = {}, []
     for label in dict.fromkeys(part.label for part in parts):
@@ -391,12 +360,20 @@ def _env_panels(env_image: np.ndarray | None, title: str, grid: MapGrid) -> list
     return [] if env_image is None else [Panel(title, lambda ax: render_env_image(ax, env_image, grid.info))]
 
 
-def _grid(routing_data: RoutingData, cells: np.ndarray) -> MapGrid:
-    """The whole world, if its size is known and the same in all episodes; else the cells (C, 2) that were visited."""
-    steps, episodes = whole_of(routing_data).steps, routing_data.episodes  # a part may not pass a missing wall
-    sizes = {tuple(episode.get("grid_size") or ()) for episode in episodes}
-    size = sizes.pop() if len(sizes) == 1 and () not in sizes else None
-    return MapGrid(compute_grid_bounds(cells, size), None if size is None else wall_cells(steps, episodes))
+def grid_of(*runs: RoutingData) -> MapGrid:
+    """The whole world of some runs, if its size is known and the same in all episodes; else the cells of their steps.
+
+    Walls are those of every world.
+    """
+    sizes = {tuple(episode.get("grid_size") or ()) for data in runs for episode in data.episodes}
+    info = compute_grid_bounds(
+        np.concatenate([checked_positions(data.steps.position) for data in runs]),
+        sizes.pop() if len(sizes) == 1 and () not in sizes else None,
+    )
+    # of whole episodes: a part may not pass a missing wall
+    walls = [] if sizes else [wall_cells(whole_of(data).steps, data.episodes) for data in runs]
+    known = [of_run for of_run in walls if of_run is not None]
+    return MapGrid(info, np.logical_and.reduce(known) if known and len(known) == len(runs) else None)
 
 
 def _title(routing_data: RoutingData, filter_fn: StepFilter, suffix: str) -> str:

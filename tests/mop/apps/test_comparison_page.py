@@ -172,13 +172,13 @@ def test_two_runs_in_numbers_and_what_their_maps_can_show(cache_dir):
 
 def test_comparison_shows_a_column_for_each_run(cache_dir):
     chosen = list(find_cached_runs([], str(cache_dir)).values())
-    figure = plot_comparison(chosen)
+    figure = plot_comparison(Settings(), Choices(compared=tuple(chosen)))
     titles = [" ".join(ax.get_title().split()) for ax in figure.axes]
     num_steps = len(load_routing(chosen[0]).steps)
     assert f"{TASK} mixture lpc_alpha 0 trial 0 seed 0 {num_steps} steps layer 0" in titles
     assert any("trial 7 update 50" in title for title in titles)
     assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
-    refusal(plot_comparison, [])
+    refusal(plot_comparison, Settings(), Choices(compared=()))
 
 
 def test_flags_of_the_filters(rows):

@@ -39,9 +39,9 @@ def steps():
 
 
 def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
-    figure = plot_overall_routing(make_data(steps, [WORLD], SIZES, trial=0), title_suffix="after lunch")
+    figure = plot_overall_routing(make_data(steps, [WORLD], SIZES, trial=0))
     *maps, first_legend, second_legend, lpc_bar, _ = figure.axes
-    assert figure.get_suptitle() == "BabyAI-UnlockPickup-v0 trial 0, 3 steps of 1 episode, after lunch"
+    assert figure.get_suptitle() == "BabyAI-UnlockPickup-v0 trial 0, 3 steps of 1 episode"
     assert [ax.get_title() for ax in maps] == ["layer 0", "layer 1", "mean LPC"]
     assert all(ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5) for ax in maps)
     np.testing.assert_allclose(cell_color(maps[0], 4, 1), faded(ramp(0)(0.55), 2), atol=0.005)
@@ -156,8 +156,8 @@ def carried():
 
 def test_a_row_for_each_group_on_one_scale(carried):
     images = {"carrying": np.zeros((60, 110, 3), np.uint8)}
-    figure = plot_grouped_routing(carried, "by_carrying", images, title_suffix="of a kind")
-    assert figure.get_suptitle().replace("\n", " ").endswith("3 steps of 2 episodes, by carrying phase, of a kind")
+    figure = plot_grouped_routing(carried, "by_carrying", images)
+    assert figure.get_suptitle().replace("\n", " ").endswith("3 steps of 2 episodes, by carrying phase")
     assert texts(figure.texts[1:]) == ["hands empty\n2 steps\n1 episode", "carrying\n1 step\n1 episode"]
     empty, (picture, *holding) = figure.axes[:3], figure.axes[3:7]
     assert [ax.get_title() for ax in empty] == ["layer 0", "layer 1", "mean LPC"]

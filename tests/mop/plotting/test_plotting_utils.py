@@ -53,7 +53,7 @@ RESULTS = pd.DataFrame(
     }
 )
 FIGURES = {  # every figure of routing data
-    "overall_routing": lambda d: plot_overall_routing(d, IMAGE, MISSION, title_suffix="words that go on " * 5),
+    "overall_routing": lambda d: plot_overall_routing(d, IMAGE, MISSION),
     "overall_routing_plain": plot_overall_routing,
     "overall_lpc": lambda d: plot_map(d, "LPC", env_images={"all steps": IMAGE}),
     "grouped_routing": lambda d: plot_grouped_routing(d, "by_key_phase", {"carrying the key": IMAGE}),
