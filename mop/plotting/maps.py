@@ -131,8 +131,8 @@ def plot_map(
     """One of MEASURES in each cell, of all steps or in a row for each group of `group_routing_data`.
 
     env_images: label of a group -> a picture of a world in it, "all steps" of all; expert: its number in its layer,
-    for measures of one expert; filter_fn: the steps that count, of all steps. `scale` is that of the first map. Of many groups the largest are shown; a group without
-    a cell of enough steps is not.
+    for measures of one expert; filter_fn: the steps that count, of all steps. `scale` is that of the first map. Of many
+    groups the largest are shown; a group without a cell of enough steps is not.
     """
     images, look, asked = env_images or {}, MapStyle(**style), MEASURES[measure]
     if group_by == "overall":
