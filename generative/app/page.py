@@ -1,6 +1,5 @@
 """The page of the simulator: figures, flags, the files of a script, and the policy's microscope."""
 
-import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -170,7 +169,7 @@ def page_of(settings: Settings, state: PageState) -> Page:
         return lines + ([] if name == "now" else [f"Simulator: {choices.simulator}; target: {state.target_word}."])
 
     figures = [
-        replace(figure.of(state), file=functools.partial(file_of, state, figure.name))
+        replace(figure.of(state), file=file_of(state, figure.name))
         for figure in FIGURES
         if figure.name in shown_figures(state)
     ]

@@ -57,10 +57,9 @@ class Unit:
     about: str  # for the title of a figure
     is_share: bool = False  # of what was learned
 
-    def of(self, profile: Profile, name: str = "barrier") -> Estimate:
-        """An estimate of a path in this unit but for the factor; NaN where the ends are no better than chance."""
-        estimate = getattr(profile, name)
-        return estimate.over(profile.scale) if self.is_share else estimate
+    def of(self, profile: Profile) -> Estimate:
+        """The barrier of a path in this unit but for the factor; NaN where the ends are no better than chance."""
+        return profile.barrier.over(profile.scale) if self.is_share else profile.barrier
 
 
 SHARE = Unit("return", "%", 100, 1, "% of (return of the ends - random policy)", True)
@@ -75,6 +74,16 @@ def lost_text(name: str, estimate: Estimate, unit: Unit = SHARE) -> str:
         return f"no {name}, as its ends are no better than chance"
     value, low, high = (f"{unit.factor * n:.{unit.digits}f}" for n in (estimate.value, estimate.low, estimate.high))
     return f"{name} {value} {unit.name} (95 %: {low} to {high})"
+
+
+def lost_texts(line: LineResult) -> dict[str, str]:
+    """B of a line in words, by the measure."""
+    names = {SHARE: "B", NATS: "B", POINTS: "B of success"}
+    return {
+        unit.measure: lost_text(name, unit.of(line.profiles[unit.measure]), unit)
+        for unit, name in names.items()
+        if unit.measure in line.profiles
+    }
 
 
 @dataclass(frozen=True)
@@ -94,11 +103,8 @@ class Mark:
     @property
     def text(self) -> str:
         """All of it in a line."""
-        words = [f"fork {self.fork}, at {self.fraction:.0%} (step {self.step:,}): {self.verdict}"]
-        for unit, name in ((SHARE, "B"), (NATS, "B"), (POINTS, "of success")):
-            if self.line is not None and unit.measure in self.line.profiles:
-                words.append(lost_text(name, unit.of(self.line.profiles[unit.measure]), unit))
-        return ", ".join(words)
+        words = f"fork {self.fork}, at {self.fraction:.0%} (step {self.step:,}): {self.verdict}"
+        return ", ".join([words, *(lost_texts(self.line).values() if self.line else ())])
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,8 @@ class Curve:
 def curves_of(log: Log) -> list[str]:
     """What can be drawn of a training log: how good it is, then every other column but counters and clocks."""
     counters = {"update", "env_steps", "gradient_steps", "episodes", "steps_per_s", "seconds", "eval_std"}
-    counters |= {
-        "recent_episodes",
-        "student_episodes",
-        "bot_plan_failures",
-        *(name for name in log if name.startswith("failures_")),
-    }
+    counters |= {"recent_episodes", "student_episodes", "bot_plan_failures"}
+    counters |= {name for name in log if name.startswith("failures_")}
     returns = {"eval_return", "recent_return"}
     columns = [name for name in log if name not in counters | returns and np.isfinite(log[name]).any()]
     first = [name for name in (LOSS, "accuracy", "success_rate") if name in columns]

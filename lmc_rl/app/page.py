@@ -27,7 +27,7 @@ from lmc_rl.app.figures import (
     Unit,
     curves_of,
     looks,
-    lost_text,
+    lost_texts,
     marker,
     plot_curves,
     plot_episodes,
@@ -388,11 +388,7 @@ def draw_path(choices: Choices):
     if len(lines) > 1:
         return plot_lines(lines, title)
     (line,) = lines
-    lost = []
-    for unit, more in ((NATS, ""), (POINTS, " of success")):
-        if unit.measure in line.profiles:
-            text = lost_text("B", unit.of(line.profiles[unit.measure]), unit) + more
-            lost.append(f"{line.verdict_of(unit.measure)}: {text}" if line.has_verdict else text)
+    lost = [f"{line.verdict_of(name)}: {text}" if line.has_verdict else text for name, text in lost_texts(line).items()]
     return plot_lines(lines, f"{title}, {choices.part_words(choices.part)}, {'; '.join(lost)}")
 
 

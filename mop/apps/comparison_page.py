@@ -352,13 +352,14 @@ def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[Pa
     of_tasks = choices.filters.apply(table)
     shown = replace(choices.filters, lpc_alpha=None).apply(table)
     policy = None if choices.policy == ALL else choices.policy
-    figures = [
-        PageFigure(tasks_name(name), f"{name.capitalize()} by task", partial(plot_tasks, of_tasks, name))
-        for name in MEASURES
-    ]
+    alpha, figures = choices.filters.lpc_alpha, []
+    of_alpha = "" if alpha is None else f", of mixtures with lpc_alpha {alpha:g}"
+    for name, measure in MEASURES.items():
+        about = f"{name.capitalize()} by task{of_alpha}{', with 95 % intervals' if measure.low else ''}"
+        figures.append(PageFigure(tasks_name(name), about, partial(plot_tasks, of_tasks, name)))
     for measure in TRADEOFFS:
         for color in COLORS:
-            about = f"{measure.capitalize()} against mean LPC, by {color}; grey: the best for each cost"
+            about = f"{measure.capitalize()} against mean LPC, with 95 % intervals, by {color}; grey: the best for each cost"
             draw = partial(plot_tradeoff, shown, color, policy, measure)
             figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
     names = "; ".join(run.name for run in choices.compared or ()) or "several runs"

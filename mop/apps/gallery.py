@@ -16,7 +16,7 @@ from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bound
 from mop.apps import comparison_page, elements
 from mop.apps.run_figures import Shown, page_of, routing_figures
 from mop.apps.runs import Run, describe_metrics, load_routing
-from mop.apps.template import Export, Page, PageFigure
+from mop.apps.template import Export, Page
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.common.errors import InputError
@@ -32,12 +32,14 @@ INDEX_NAME = "index.html"
 _MAX_NAME = 150  # characters; a file system takes 255
 _NUM_WORLDS = 100  # in which a policy runs in its page
 _CARD_DPI = 90  # of the picture of a card
-_TITLES = {  # figures of a run that its page shows -> their titles; the apps have them all
+_TITLES = {  # figures that pages of runs and the front page show -> their titles; the apps have them all
     "routing_heatmap": "Dominant expert",
     "routing_heatmap_by_key_phase": "Dominant expert by key phase",
     "specialisation": "Specialisation",
     "routing_over_progress": "Temporal",
     "pathways": "Pathways",
+    "failures_by_task": "Failures by task",
+    "failures_against_lpc_by_lpc_alpha": "Failures against cost",
 }
 
 
@@ -58,8 +60,9 @@ def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> 
         _write(folder / name, _page_of_run(run, data, pages, microscope, missing))
         cards.append({"href": name, "microscope": microscope} | _card(run, data))
         yield None
-    page = _page_of_all(table)
-    figures, missing = _shown(page, [*page.figures], has_captions=False)
+    args = comparison_page.Settings()
+    choices = comparison_page.Choices(comparison_page.filters_of(args, table))
+    figures, missing = _shown(comparison_page.page_of(args, choices, table), has_captions=False)
     notes = [*reasons.values(), *missing]
     _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
     yield None
@@ -108,7 +111,7 @@ def _write_microscope(run: Run, folder: Path, name: str) -> tuple[str, list[str]
 def _page_of_run(run: Run, data: RoutingData, pages: Mapping[Run, str], microscope: str, missing: list[str]) -> str:
     """The HTML of a run's page, of `write_gallery`; microscope, missing: of `_write_microscope`."""
     page = page_of("routing_viz.py", Shown(run), data, routing_figures)
-    figures, notes = _shown(page, [name for name in _TITLES if name in page.figures])
+    figures, notes = _shown(page)
     others = [other for other in pages if other.key.task_id == run.key.task_id and other != run]
     return _page(
         "run",
@@ -130,11 +133,12 @@ def _page(macro: str, **values: object) -> str:
     return getattr(environment.get_template("gallery.html").module, macro)(**values)
 
 
-def _shown(page: Page, names: Sequence[str], has_captions: bool = True) -> tuple[list[dict[str, str]], list[str]]:
-    """What the site shows of some figures of a page, and why others cannot be drawn."""
+def _shown(page: Page, has_captions: bool = True) -> tuple[list[dict[str, str]], list[str]]:
+    """What the site shows of the figures of a page, and why others cannot be drawn."""
     figures, missing = [], []
-    for name in names:
-        figure, title = page.figures[name], _TITLES.get(name, name.replace("_", " ").capitalize())
+    for name, title in _TITLES.items():
+        if (figure := page.figures.get(name)) is None:
+            continue
         try:
             picture = elements.show_figure(figure(), title, page.about(name)).text
         except InputError as error:
@@ -144,28 +148,6 @@ def _shown(page: Page, names: Sequence[str], has_captions: bool = True) -> tuple
         about, *more = caption.split("\n")
         figures.append({"name": name, "title": title, "about": about, "more": "\n".join(more), "picture": picture})
     return figures, missing
-
-
-def _page_of_all(table: "pd.DataFrame") -> Page:
-    """Figures of many runs: those in the most frequent worlds; by task, mixtures with the most frequent penalty."""
-    about, worlds = "Worlds that a policy fails in, with 95 % intervals", comparison_page.common_worlds(table)[0]
-    alpha = next(iter(comparison_page.penalties(table)), None)
-    by_task = comparison_page.Filters(worlds, lpc_alpha=alpha)
-    of_worlds = comparison_page.Filters(worlds)
-    of_alpha = "" if alpha is None else f" Mixtures are those with lpc_alpha {alpha:g}."
-    figures = [
-        PageFigure(
-            "tasks",
-            f"{about}, task by task.{of_alpha}",
-            lambda: comparison_page.plot_tasks(by_task.apply(table), "failures"),
-        ),
-        PageFigure(
-            "failures_against_cost",
-            f"{about}, against its mean LPC.",
-            lambda: comparison_page.plot_tradeoff(of_worlds.apply(table), "lpc_alpha", None),
-        ),
-    ]
-    return Page("cross_task_viz.py", (), "", figures)
 
 
 def _card(run: Run, data: RoutingData) -> dict[str, object]:

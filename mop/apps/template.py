@@ -94,7 +94,7 @@ class PageFigure:
     about: str  # what it shows, for its caption
     draw: Callable[..., Figure]
     fits_width: bool = False  # whether `draw` takes `width_in`, the width that it will be brought to
-    file: Callable[[], str] | None = None  # the name of its files, where that is not `name`
+    file: str = ""  # the name of its files, where that is not `name`
     is_extra: bool = False  # whether a script saves it only where --only names it
     command: str = ""  # what makes it again, where that is not the script of the page
 
@@ -105,11 +105,6 @@ class PageFigure:
     def of(self, *data: object) -> "PageFigure":
         """The figure of some data, which `draw` takes first."""
         return replace(self, draw=partial(self.draw, *data))
-
-    @property
-    def stem(self) -> str:
-        """The name of its files."""
-        return self.name if self.file is None else self.file()
 
 
 class Page:
@@ -148,7 +143,7 @@ class Page:
 
     def stem(self, name: str) -> str:
         """The name of the files of a figure."""
-        return self.figures[name].stem + self._part
+        return (self.figures[name].file or name) + self._part
 
     def files(self, name: str, export: Export) -> dict[str, bytes]:
         """Draw a figure; its files by name, as `files_of`."""
