@@ -359,7 +359,7 @@ def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[Pa
         figures.append(PageFigure(tasks_name(name), about, partial(plot_tasks, of_tasks, name)))
     for measure in TRADEOFFS:
         for color in COLORS:
-            about = f"{measure.capitalize()} against mean LPC, with 95 % intervals, by {color}; grey: the best for each cost"
+            about = f"{measure.capitalize()} against mean LPC, 95 % intervals, by {color}; grey: the best for each cost"
             draw = partial(plot_tradeoff, shown, color, policy, measure)
             figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
     names = "; ".join(run.name for run in choices.compared or ()) or "several runs"
