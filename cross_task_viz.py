@@ -92,10 +92,8 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
 
 @app.cell
 def _(args, view):
-    by_task = {name: name for name in comparison_page.MEASURES}
-    task_dropdown = elements.choice_dropdown(view, "measure", by_task, "failures", "Measure")
-    colors = {name: name for name in comparison_page.COLORS}
-    color_dropdown = elements.choice_dropdown(view, "color", colors, "task", "By")
+    task_dropdown = elements.choice_dropdown(view, "measure", [*comparison_page.MEASURES], "failures", "Measure")
+    color_dropdown = elements.choice_dropdown(view, "color", [*comparison_page.COLORS], "task", "By")
     policies = {"all": ALL} | comparison_page.POLICIES
     policy_dropdown = elements.choice_dropdown(view, "policy", policies, args.policy, "Policy")
     scales = {"failures (log axis)": "failures", "success": "success"}
@@ -175,9 +173,9 @@ def _(args, left_data, right_data, view):
 
 @app.cell
 def _(analysis_dropdown, args, left_data, right_data, view):
-    measures = {name: name for name in comparison_page.measures_of(left_data, right_data, analysis_dropdown.value)}
+    measures = comparison_page.measures_of(left_data, right_data, analysis_dropdown.value)
     mo.stop(not measures, elements.problem("one has no LPC, and the layers differ: there is no map of a difference"))
-    first_measure = args.map if args.map in measures else next(iter(measures))
+    first_measure = args.map if args.map in measures else measures[0]
     measure_dropdown = elements.choice_dropdown(view, "map", measures, first_measure, "Map")
     mo.hstack([analysis_dropdown, measure_dropdown], justify="start", gap=2, wrap=True)
     return (measure_dropdown,)
@@ -219,7 +217,7 @@ def _(all_runs, args, choices, results, runs_choice):
 
 @app.cell
 def _(args, view):
-    seed_tasks = {name: name for name in (statistics_page.NO_TASK, *samples.tasks_with_runs(args.cache_dir))}
+    seed_tasks = [statistics_page.NO_TASK, *samples.tasks_with_runs(args.cache_dir)]
     seeds_dropdown = elements.choice_dropdown(view, "seeds_of", seed_tasks, statistics_page.NO_TASK, "Task")
     phase_words = samples.phase_words()
     phases_dropdown = elements.choice_dropdown(view, "phases", phase_words, samples.AUTO_PHASES, "Phases")
@@ -241,7 +239,8 @@ def _(args, phases_dropdown, seeds_dropdown):
     except InputError as error:
         elements.stop(error)
     seed_notes = [elements.problem(note, "warn") for note in seed_tables.notes]
-    mo.vstack([*seed_notes, mo.accordion({"In numbers": mo.plain_text(statistics_page.format_tables(seed_tables))})])
+    in_numbers = elements.table(statistics_page.in_numbers(seed_tables).round(4))
+    mo.vstack([*seed_notes, mo.accordion({"In numbers": in_numbers})])
     return (seed_tables,)
 
 

@@ -76,7 +76,7 @@ def _(args, routing_data, view):
     figure_dropdown = elements.choice_dropdown(view, "map", figures, "frequency", "Figure")
     analyses = {"overall": "overall", "by carrying phase": "by_carrying"} | run_figures.analyses(routing_data)
     analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
-    scale_dropdown = elements.choice_dropdown(view, "scale", {name: name for name in SCALES}, args.scale, "Scale")
+    scale_dropdown = elements.choice_dropdown(view, "scale", SCALES, args.scale, "Scale")
     steps_dropdown = elements.steps_dropdown(run_figures.selections(routing_data), view, args)
     min_steps_number = elements.min_steps_control(view, args)
     return analysis_dropdown, figure_dropdown, min_steps_number, scale_dropdown, steps_dropdown

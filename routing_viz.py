@@ -84,13 +84,13 @@ def _(routing_data, view):
 
 @app.cell
 def _(args, routing_data, view):
-    maps = {name: name for name in run_figures.maps_of(routing_data)}
-    measure_dropdown = elements.choice_dropdown(view, "map", maps, next(iter(maps)), "Map")
+    maps = run_figures.maps_of(routing_data)
+    measure_dropdown = elements.choice_dropdown(view, "map", maps, maps[0], "Map")
     experts = {name: str(number) for number, name in enumerate(experts_of(routing_data))} or {"expert": "0"}
     expert_dropdown = elements.choice_dropdown(view, "expert", experts, "0", "Expert")
     analyses = run_figures.analyses(routing_data)
     analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
-    scale_dropdown = elements.choice_dropdown(view, "scale", {name: name for name in SCALES}, args.scale, "Scale")
+    scale_dropdown = elements.choice_dropdown(view, "scale", SCALES, args.scale, "Scale")
     steps_dropdown = elements.steps_dropdown(run_figures.selections(routing_data), view, args)
     min_steps_number = elements.min_steps_control(view, args)
     return analysis_dropdown, expert_dropdown, measure_dropdown, min_steps_number, scale_dropdown, steps_dropdown

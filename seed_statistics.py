@@ -81,7 +81,8 @@ def write(tables: Tables, args: Settings) -> None:
     folder = statistics_page.folder_of(tables.asked, args.plots_dir)
     with only_process(folder, "another --plots_dir"):
         write_together(statistics_page.table_files(tables, folder))
-        print(f"{tables.asked.task_id}\n{statistics_page.format_tables(tables)}")
+        numbers = statistics_page.in_numbers(tables)
+        print(tables.asked.task_id, numbers.to_string(index=False, na_rep="", float_format="{:.4g}".format), sep="\n")
         print(*(f"note: {note}" for note in tables.notes), sep="\n", end="\n" if tables.notes else "")
         print(f"tables: {folder / '*.csv'}")
         statistics_page.page_of(tables, args.plots_dir).save_as_script(args)

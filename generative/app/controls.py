@@ -17,16 +17,15 @@ _STEP = ("episode", "step")  # words of the address that another recording or an
 
 def recording_dropdown(found: Mapping[str, str], view: View):
     """A dropdown of recordings."""
-    first, names = next(iter(found)), {name: name for name in found}
-    return choice_dropdown(view, "recording", names, first, "Recording", view.keep("recording", first, _STEP))
+    first = next(iter(found))
+    return choice_dropdown(view, "recording", [*found], first, "Recording", view.keep("recording", first, _STEP))
 
 
 def filter_controls(view: View):
     """Which episodes are listed: the arguments of `catalog.list_episodes`."""
 
     def dropdown(name: str, options: Iterable[str], label: str):
-        words = {word: word for word in (ALL, *options)}
-        return choice_dropdown(view, name, words, ALL, label, view.keep(name, ALL, _STEP))
+        return choice_dropdown(view, name, [ALL, *options], ALL, label, view.keep(name, ALL, _STEP))
 
     least = view.pick_number("least", 1, 10**6, 1)
     return mo.md("{split} {behaviour} {outcome} {least_steps}").batch(

@@ -188,12 +188,10 @@ def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
     chosen = view.pick("run", found_runs, first)
     if not view.absent:
         view.put("run", chosen, None)  # a link is to show this run when there are others too
-
-    def keep(folder: str) -> None:
-        view.put("update", None, None)
-        view.put("run", folder, None)
-
-    label = next(label for label, folder in labels.items() if folder == chosen)
+    label, keep = (
+        next(label for label, folder in labels.items() if folder == chosen),
+        view.keep("run", None, ["update"]),
+    )
     return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, searchable=True, on_change=keep)
 
 
@@ -266,16 +264,22 @@ def min_steps_control(view: View, args: RunSettings):
 
 
 def choice_dropdown(
-    view: View, name: str, options: Mapping[str, str], default: str, label: str, keep: Callable | None = None
+    view: View,
+    name: str,
+    options: Mapping[str, str] | Iterable[str],
+    default: str,
+    label: str,
+    keep: Callable | None = None,
 ):
-    """A dropdown of words by what they are called, with the word of the address, else the default.
+    """A dropdown of words, by what they are called where that differs, with the word of the address, else the default.
 
     keep: what a choice does (default: it goes into the address).
     """
-    chosen = view.pick(name, set(options.values()), default)
-    first = next(called for called, word in options.items() if word == chosen)
+    words = dict(options) if isinstance(options, Mapping) else {word: word for word in options}
+    chosen = view.pick(name, set(words.values()), default)
+    first = next(called for called, word in words.items() if word == chosen)
     return mo.ui.dropdown(
-        dict(options), first, label=label, allow_select_none=False, on_change=keep or view.keep(name, default)
+        words, first, label=label, allow_select_none=False, on_change=keep or view.keep(name, default)
     )
 
 

@@ -11,7 +11,7 @@ import marimo as mo
 import numpy as np
 
 from mop.apps.elements import View, table
-from mop.apps.runs import Run, file_version
+from mop.apps.runs import Run, checkpoint_name, file_version
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 
@@ -24,10 +24,10 @@ MOST_WORLDS = 200  # in one document
 def document_of(run: Run, data: RoutingData) -> str:
     """The microscope of the checkpoint of a run, in the first worlds of its evaluation."""
     if run.checkpoint is None or not run.checkpoint.is_file():
-        name = run.checkpoint or data.header.get("checkpoint_path") or run.key.checkpoint("checkpoints")
         raise InputError(
-            f"`{name}` is not on this machine, and the microscope needs the policy itself: copy it there (`python "
-            "modal_app.py download` brings what the cloud trained), or name its folder with `--checkpoint_dir`"
+            f"`{checkpoint_name(run, data)}` is not on this machine, and the microscope needs the policy itself: copy "
+            "it there (`python modal_app.py download` brings what the cloud trained), or name its folder with "
+            "`--checkpoint_dir`"
         )
     num_worlds, seed = min(len(data.episodes), MOST_WORLDS), data.header.get("eval_seed") or 0
     stat = file_version(run.checkpoint)

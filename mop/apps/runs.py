@@ -228,6 +228,11 @@ def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[
     return RoutingData(header, evaluation.episodes, evaluation.steps, run.remake)
 
 
+def checkpoint_name(run: Run, data: RoutingData) -> str:
+    """Where the checkpoint is, or was when it was evaluated, or would be."""
+    return str(run.checkpoint or data.header.get("checkpoint_path") or run.key.checkpoint("checkpoints"))
+
+
 def no_cache(run: Run) -> str:
     """What to say of a run that has no cache."""
     return f"{run.cache_path}: there is no routing cache; `{run.remake}` makes it"

@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -384,28 +384,18 @@ def folder_of(asked: Asked, plots_dir: str) -> Path:
     return folder if asked.action is None else folder / asked.action.replace(" ", "_")
 
 
-# --- in words ---------------------------------------------------------------------------------------------------------
+# --- in numbers -------------------------------------------------------------------------------------------------------
 
 
-def format_tables(tables: Tables) -> str:
-    """What was found of all steps, for a terminal: a line for each measure at each lpc_alpha, with its interval."""
+def in_numbers(tables: Tables) -> "pd.DataFrame":
+    """What was found of all steps: a row for each measure at each lpc_alpha, with the mean over seeds."""
+    import pandas as pd
+
+    called = MEASURES | {name: f"r of LPC and {label}" for name, label in CORRELATIONS.items()}
     summary, shares = tables.summary, tables.shares_summary
     summary = summary[(summary["phase"] == ALL_STEPS) & (summary["action"] == ANY_ACTION)]
+    summary = summary.assign(measure=summary["measure"].map(called)).dropna(subset="measure")
     shares = shares[(shares["value"] == "LPC") & (shares["held"] != "")]
-    lines = []
-    for alpha, count in tables.num_seeds.items():
-        lines += ["", f"lpc_alpha {alpha:g}, {counted(count, 'seed')}"]
-        of_alpha = summary[summary["lpc_alpha"] == alpha].set_index("measure")
-        called = MEASURES | {name: f"r of LPC and {label}" for name, label in CORRELATIONS.items()}
-        lines += [_line(label, of_alpha.loc[name]) for name, label in called.items() if name in of_alpha.index]
-        lines += [
-            _line(f"variance of LPC by {row['factors']}, {row['held']} held", row)
-            for row in shares[shares["lpc_alpha"] == alpha].to_dict("records")
-        ]
-    return "\n".join(lines[1:])
-
-
-def _line(label: str, row: Mapping) -> str:
-    interval = f"({row['low']:.4g} to {row['high']:.4g})" if np.isfinite(row["low"]) else "(no interval)"
-    missing = f", {counted(int(row['num_missing']), 'run')} without a value" if row["num_missing"] else ""
-    return f"  {label:<70}{row['mean']:>9.4g}  {interval}{missing}"
+    shares = shares.assign(measure="variance of LPC by " + shares["factors"] + ", " + shares["held"] + " held")
+    rows = pd.concat([part for part in (summary, shares) if len(part)]).sort_values("lpc_alpha", kind="stable")
+    return rows[["lpc_alpha", "measure", "mean", "low", "high", "num_seeds", "num_missing"]]

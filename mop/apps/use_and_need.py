@@ -10,7 +10,7 @@ from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import mean_by
 from mop.analysis.routing_data import checked_weights, whole_of
 from mop.apps.elements import drawn, problem, table
-from mop.apps.runs import Run
+from mop.apps.runs import Run, checkpoint_name
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.intervention_rows import SAME, comparable, in_words, load_rows
 from mop.artifacts.routing_cache import RoutingData
@@ -58,18 +58,11 @@ def _intact_row(run: Run, data: RoutingData, like: Mapping) -> Mapping:
 def command_of(run: Run, data: RoutingData) -> str:
     """The command that measures the standard battery in the worlds of an evaluation."""
     key, header = run.key, data.header
-    flags = {"checkpoint": _checkpoint_name(run, data), "task": None if key.trained_on is None else key.task_id}
+    flags = {"checkpoint": checkpoint_name(run, data), "task": None if key.trained_on is None else key.task_id}
     flags |= {"num_episodes": header.get("num_episodes", len(data.episodes))}
     flags |= {"eval_seed": header.get("eval_seed") or None}
     flags |= {"cache_dir": None if run.cache_dir == CACHE_DIR else run.cache_dir}
     return shlex.join(["python", "intervene.py", *as_flags(flags)])
-
-
-def _checkpoint_name(run: Run, data: RoutingData) -> str:
-    """Where the checkpoint is, or was when it was evaluated, or would be."""
-    if run.checkpoint is not None:
-        return run.checkpoint.as_posix()
-    return data.header.get("checkpoint_path") or run.key.checkpoint("checkpoints").as_posix()
 
 
 def other_checkpoint(run: Run, rows: list[Mapping], data: RoutingData) -> str | None:
