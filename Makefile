@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## train GoToObj for a minute, evaluate it, draw its r
 	$(RUN) batch_eval.py --task BabyAI-GoToObj-v0 --trial 99 --final_only --plots
 
 app: $(VENV)/.installed  ## look at the trained policies of results/zoo, and at what you evaluated
-	$(RUN) -m marimo run routing_viz.py
+	MALLOC_ARENA_MAX=1 $(RUN) -m marimo run routing_viz.py  # one arena: memory of visitors who left is given back
 
 site: $(VENV)/.installed  ## the policies of results/zoo as pages that need no server: site/index.html
 	$(RUN) batch_eval.py --checkpoint_dir results/zoo --final_only --cache_dir site/cache --results_path site/results.csv
