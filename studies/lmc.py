@@ -27,8 +27,9 @@ from lmc_rl.analysis.report import table_of, write_report
 from lmc_rl.analysis.results import ExperimentPaths, load_lines, pool
 from lmc_rl.analysis.table import has_rows
 from lmc_rl.app.catalog import ALL, ShownExperiment, load_shown
-from lmc_rl.app.figures import SHARE, SHARE_OF_LOSS, plot_beside
+from lmc_rl.app.figures import SHARE, SHARE_OF_LOSS
 from lmc_rl.app.page import POOLED, Choices, curves_of_groups
+from lmc_rl.app.pooled_figures import plot_beside
 from lmc_rl.comparison import compare
 from lmc_rl.config import CONFIG_NAME, MopConfig, load_config, resolve_mop, resolve_rl
 from lmc_rl.experiment import is_finished, run

@@ -29,13 +29,11 @@ from lmc_rl.app.figures import (
     looks,
     lost_texts,
     marker,
-    plot_curves,
     plot_episodes,
-    plot_lost,
     plot_measures,
-    plot_paths,
     plot_training,
 )
+from lmc_rl.app.pooled_figures import plot_curves, plot_lost, plot_paths
 from lmc_rl.config import names_of
 from mop.apps.elements import View, choice_dropdown, several_dropdown, table
 from mop.apps.flags import SavingSettings

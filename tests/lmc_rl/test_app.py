@@ -16,7 +16,7 @@ from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, writ
 from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 
 from lmc_rl.app import figures as views
-from lmc_rl.app import page
+from lmc_rl.app import page, pooled_figures
 from lmc_rl.app.catalog import find_experiments, load_shown, read_log
 from mop.apps.elements import View
 from mop.plotting.hover import boxes_of, values_of
@@ -167,7 +167,7 @@ def test_several_runs_pooled_and_single(place):
     assert first[0]["value"] == pytest.approx(np.mean(shares)) and first[0]["parents"] == 2
     half = 12.7062 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
     assert first[0]["high"] - first[0]["value"] == pytest.approx(half, rel=1e-5)
-    beside = views.plot_beside({"return": (pooled, views.SHARE)})
+    beside = pooled_figures.plot_beside({"return": (pooled, views.SHARE)})
     names = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in beside.axes]
     assert len(names) == 1 and "between independent runs" in names[0] and {line.label for line in pooled} < {*names[0]}
     by_seed = page.draw_several(choices, "barrier", page.EACH)
