@@ -93,7 +93,7 @@ def test_figures_are_there_when_a_visitor_comes_later(place, browser):
 
 @pytest.mark.slow
 def test_routing_viz(place, browser):
-    flags = ("--num_episodes", 6, "--num_envs", 3)
+    flags = ("--num_episodes", 60, "--num_envs", 3)  # an evaluation long enough for its bar to be seen
     with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
         with opened(browser, address) as page:
             controls_of_routing_viz(page)

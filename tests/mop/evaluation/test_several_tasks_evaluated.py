@@ -255,12 +255,12 @@ def test_the_table_of_all_tasks_names_the_policy(evaluated, monkeypatch):
     rows, problems = load_table("evaluation_cache", ["evaluation_results.csv"])
     assert problems == [] and len(rows) == 5  # those of the table are the same
     shown = as_shown(rows)
-    assert shown[["task", "trained on"]].astype(object).fillna("").values.tolist() == [
-        ["GoToObj", ""], *[["GoToObj", "two"], ["UnlockPickup", "two"]] * 2
+    assert shown[["task", "trained on"]].values.tolist() == [
+        ["GoToObj", "one task"], *[["GoToObj", "two"], ["UnlockPickup", "two"]] * 2
     ]  # fmt: skip
     alone = rows[rows["trained_on"].isna()]
     assert "trained on" not in as_shown(alone)
-    said = "4 of these rows are of policies of several tasks; by task, each counts as a run of it"
+    said = "4 of these rows are of policies of several tasks, which have rows of their own"
     assert said in result_notes(rows) and not any("several" in note for note in result_notes(alone))
 
 
