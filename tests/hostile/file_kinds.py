@@ -179,7 +179,8 @@ def read_results(root: Path, path: Path) -> None:
     (root / CACHE / "result.json").unlink()
     table, problems = comparison_page.load_table(str(root / "cache"), [path])
     figures = comparison_page.Filters(comparison_page.common_worlds(table)[0])
-    comparison_page.plot_tradeoff(figures.apply(table), "lpc_alpha", None)
+    rows = figures.apply(table)
+    comparison_page.plot_tradeoff(rows, "lpc_alpha" if rows["lpc_alpha"].notna().any() else "task", None)
     merge_results(root / "cache", path, lambda line: None)
     if problems:
         raise InputError(problems[0])
