@@ -38,9 +38,10 @@ def words_of(*allowed: str) -> Callable[[Any], tuple[str, ...]]:
     """A check for some of these words with commas between them, or "none", in the order of `allowed`."""
 
     def parse(value: Any) -> tuple[str, ...]:
-        words = value.replace(" ", "").split(",") if isinstance(value, str) else list(value or ())
+        words = value.replace(" ", "").split(",") if isinstance(value, str) else value or []
         words = [] if words == ["none"] else words
-        if not set(map(str, words)) <= set(allowed) or len(set(words)) < len(words):
+        is_list = isinstance(words, list | tuple)
+        if not is_list or not set(map(str, words)) <= set(allowed) or len(set(map(str, words))) < len(words):
             raise ValueError(f"must be some of {', '.join(allowed)} with commas between them, or none")
         return tuple(word for word in allowed if word in words)
 
@@ -468,6 +469,6 @@ def load_config(results: str | Path) -> ExperimentConfig:
         run = values.pop("run") if section == MopConfig.SECTION else values
         needed = ("task_id", "num_updates", "seed") if section == MopConfig.SECTION else ("env", "algo", "seed")
         {name: run[name] for name in (*needed,)}, values["fork_points"]
-    if section == RLConfig.SECTION:
-        return RLConfig(**check_values(RLConfig, values, str(path)))
-    return MopConfig(**check_values(MopConfig, values, str(path)), run=check_recorded(run, str(path)))
+        if section == RLConfig.SECTION:
+            return RLConfig(**check_values(RLConfig, values, str(path)))
+        return MopConfig(**check_values(MopConfig, values, str(path)), run=check_recorded(run, str(path)))

@@ -369,6 +369,10 @@ def test_a_config_file_and_flags(tmp_path):
     path.write_text("speed: 3\n")
     line = refusal(resolve_rl, {}, str(path))
     assert "mine.yaml" in line and "speed" in line
+    for foreign in ("5", "[[1]]", "{self: 1}", "true"):
+        path.write_text(f"controls: {foreign}\n")
+        line = refusal(resolve_rl, {}, str(path))
+        assert "mine.yaml" in line and "controls" in line
 
 
 def test_steps_are_rounded_down_to_updates(capsys):
