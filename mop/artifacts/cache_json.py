@@ -13,10 +13,12 @@ import numpy as np
 import orjson
 
 from mop.common.conventions import SUBGOALS
+from mop.common.errors import InputError
 from mop.common.files import json_bytes
 from mop.common.train_config import MAX_EXPERTS, MAX_LAYERS
 
 SCHEMA_VERSION = 5
+STEPS_IN = "steps_in"  # key of a file without steps: the file of arrays that has them
 # columns of the steps, but for the layers' weights: name -> dtype, shape of one entry
 COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "episode": (np.int32, ()),
@@ -115,6 +117,8 @@ def parse_content(content: dict) -> tuple[dict, list[dict], dict[str, Any]]:
     given becomes the header.
     """
     steps = content.pop("routing_data")
+    if STEPS_IN in content:
+        raise InputError(f"its steps are in {content[STEPS_IN]} beside it, which `load_cache` reads, if it is whole")
     version = content.setdefault("schema_version", 1)
     if version not in range(1, SCHEMA_VERSION + 1):
         raise ValueError(f"its schema version is {version!r}, and this program knows 1 to {SCHEMA_VERSION}")

@@ -19,6 +19,7 @@ import orjson
 from mop.artifacts.cache_json import (
     COLUMNS,
     SCHEMA_VERSION,
+    STEPS_IN,
     Columns,
     check_columns,
     format_cache,
@@ -140,9 +141,13 @@ def _no_garbage_collection() -> Generator[None]:
             gc.enable()
 
 
+MAX_JSON_STEPS = 1_000_000  # about 350 MB: the steps of more are in the arrays alone
+
+
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingData) -> None:
     """Write a routing cache, schema version 5: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
+    The JSON of more than MAX_JSON_STEPS names the file of arrays that has them.
     Raises ValueError if the columns of the steps differ in length or the cache is a part (`where`), OSError if the disk
     refuses.
     """
@@ -158,8 +163,12 @@ def cache_files(
         raise ValueError("a part of a cache is not written: read alone, its phases and progress would be wrong")
     content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
     content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
-    columns = rounded(cache.steps.columns())
-    path, data = cache_path(cache_dir, key), format_cache(content, columns)
+    columns, path = rounded(cache.steps.columns()), cache_path(cache_dir, key)
+    content.pop(STEPS_IN, None)
+    if len(cache.steps) > MAX_JSON_STEPS:
+        data = json_bytes(content | {STEPS_IN: _arrays_path(path).name, "routing_data": []})
+    else:
+        data = format_cache(content, columns)
     files = [(path, lambda file: file.write(data))]
     if len(cache.steps):
         files.append((_arrays_path(path), lambda file: _write_arrays(file, data, content, columns)))

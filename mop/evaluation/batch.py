@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, find_checkpoints, update_of
 from mop.artifacts.results import load_result, merge_results, result_file
-from mop.artifacts.routing_cache import RoutingData, cache_files, load_cache
+from mop.artifacts.routing_cache import MAX_JSON_STEPS, RoutingData, cache_files, load_cache
 from mop.artifacts.run_paths import cache_path, result_path
 from mop.common.errors import InputError, show_warnings
 from mop.common.files import (
@@ -261,7 +261,8 @@ def _announce_size(num_steps: int, found: FoundCheckpoint) -> None:
     """Say how large a routing cache becomes, where it is so large that nobody expects it."""
     if (megabytes := num_steps * _BYTES_PER_STEP / 1e6) > _EXPECTED_MB:
         size = f"{num_steps:,} steps are about {megabytes:,.0f} MB of routing_data.json"
-        warnings.warn(f"{found.key.label}: {size}; --skip_routing leaves it out", stacklevel=2)
+        place = "they are in routing_data.npz alone" if num_steps > MAX_JSON_STEPS else "--skip_routing leaves it out"
+        warnings.warn(f"{found.key.label}: {size}; {place}", stacklevel=2)
 
 
 # --- many checkpoints -------------------------------------------------------------------------------------------------

@@ -21,11 +21,13 @@ from PIL import Image
 from scripts import PATIENCE_S, check_refused, in_process, start
 
 import batch_eval
+from mop.artifacts import routing_cache
 from mop.artifacts.checkpoints import find_checkpoints
 from mop.artifacts.results import load_result
-from mop.artifacts.routing_cache import load_cache
+from mop.artifacts.routing_cache import as_routing_data, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
 from mop.common.conventions import SUBGOALS
+from mop.common.errors import InputError
 from mop.common.files import folder_lock
 from mop.envs.babyai import MINIGRID_VERSION, World
 from mop.envs.episodes import episode_context
@@ -265,6 +267,26 @@ def test_how_large_the_json_of_a_failing_policy_becomes_is_said(tree, evaluated,
     assert run(evaluated, "--force") == [path.relative_to(tree).as_posix()]
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "routing_data.json" in line)
     assert f"{len(cache.steps):,} steps" in line and f"{UNLOCK} trial 3" in line and "--skip_routing" in line
+
+
+def test_the_json_of_very_many_steps_is_bounded(tree, evaluated, monkeypatch, capsys):
+    put(tree / "checkpoints", random_checkpoint(0, UNLOCK, max_steps=60), trial=3)
+    run(evaluated)
+    path = cache_path("evaluation_cache", RunKey(UNLOCK, 3))
+    whole, size = load_cache(path), path.stat().st_size
+    for module in (batch, routing_cache):
+        monkeypatch.setattr(module, "MAX_JSON_STEPS", len(whole.steps) - 1)
+    monkeypatch.setattr(batch, "_EXPECTED_MB", 0)
+    run(evaluated, "--force")
+    assert "routing_data.npz alone" in capsys.readouterr().out and path.stat().st_size < size / 2
+    again = load_cache(path)
+    for name, values in whole.steps.columns().items():
+        assert all(map(np.array_equal, values, again.steps.columns()[name])), name
+    for read in (lambda: as_routing_data(json.loads(path.read_text())), lambda: load_cache(path)):
+        with pytest.raises(InputError, match=r"routing_data\.npz"):
+            read()
+        path.with_suffix(".npz").unlink(missing_ok=True)
+    assert again.header == whole.header | {"evaluated_at": again.header["evaluated_at"]}
 
 
 def test_heatmaps(tree, capsys):
