@@ -23,15 +23,11 @@ export function prepareCanvas(canvas, width, height) {
  * marks: [{x, y, width, color}] frames around cells; trail: [[x, y]] cells that the agent came through.
  */
 export function drawWorld(context, world, side, marks = [], trail = []) {
-  const seen = world.visible();
+  const seen = world.visible(), pixels = Math.ceil(side * context.getTransform().a);
   for (let y = 0; y < world.height; y++) {
     for (let x = 0; x < world.width; x++) {
-      context.save();
-      context.translate(x * side, y * side);
-      context.scale(side, side);
-      drawCell(context, world.at(x, y));
-      if (seen[world.index(x, y)]) fillRect(context, 0, 0, 1, 1, "rgba(255, 255, 255, 0.22)");
-      context.restore();
+      const picture = cellPicture(world.at(x, y), seen[world.index(x, y)], pixels);
+      context.drawImage(picture, x * side, y * side, side, side);
     }
   }
   drawTrail(context, trail, side);
@@ -58,6 +54,20 @@ function drawTrail(context, trail, side) {
   context.beginPath();
   for (const [x, y] of trail) context.lineTo((x + 0.5) * side, (y + 0.5) * side);
   context.stroke();
+}
+
+const pictures = new Map(); // of cells, each drawn once
+
+function cellPicture(code, isSeen, pixels) {
+  const name = `${code} ${isSeen} ${pixels}`;
+  if (!pictures.has(name)) {
+    const picture = new OffscreenCanvas(pixels, pixels), context = picture.getContext("2d");
+    context.scale(pixels, pixels);
+    drawCell(context, code);
+    if (isSeen) fillRect(context, 0, 0, 1, 1, "rgba(255, 255, 255, 0.22)");
+    pictures.set(name, picture);
+  }
+  return pictures.get(name);
 }
 
 function drawCell(context, code) {
@@ -129,9 +139,9 @@ function fillPath(context, points, color) {
 /**
  * Draw the weights of a layer's experts over an episode, stacked.
  *
- * steps: weights (E) of each; t: the step shown; fewest: steps that there is room for.
+ * steps: weights (E) of each; fewest: steps that there is room for.
  */
-export function drawStrip(context, width, height, steps, hues, t, fewest) {
+export function drawStrip(context, width, height, steps, hues, fewest) {
   const side = width / Math.max(steps.length, fewest);
   steps.forEach((weights, k) => {
     let y = height;
@@ -140,9 +150,6 @@ export function drawStrip(context, width, height, steps, hues, t, fewest) {
       fillRect(context, k * side, y, side + 0.5, weight * height + 0.5, hues[e]);
     });
   });
-  context.strokeStyle = "#f30";
-  context.lineWidth = 2;
-  context.strokeRect(t * side, 1, Math.max(side, 2), height - 2);
 }
 
 /** Draw hidden units (-1 to 1) as a row of cells for each GRU; layout: of `Policy`. */

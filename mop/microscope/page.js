@@ -28,7 +28,7 @@ function layerRows(names, layer) {
   strip.setAttribute("aria-label", `weights of layer ${layer} at each step`);
   const rows = names.map((name, e) => expertRow(layer, e, name, names.length === 1));
   const title = [made("dfn", {}, "layer"), ` ${layer}, weights of the `, made("dfn", {}, "router")];
-  return made("div", { className: "layer" }, ...title, strip, ...rows);
+  return made("div", { className: "layer" }, ...title, made("div", { className: "strip" }, strip, made("i", {})), ...rows);
 }
 
 let dragged = null; // the slider that is moved: all its moves are undone together

@@ -11,6 +11,7 @@ const STRIP_PX = 34; // height of a layer's strip
 const FEWEST_STEPS = 12; // that a strip has room for
 const IDLE_MS = 120; // after which nobody waits for the next step, and causes are looked for and the address is written
 
+let stripped = {}; // the episode of which strips are drawn, their width, and its mean cost
 let causes = []; // of the action shown
 let search = null; // timer of the search for them
 
@@ -91,21 +92,30 @@ function captionOf({ world, isLast, t, chosen: taken, action, phase, cost }) {
 // --- experts and actions ---------------------------------------------------------------------------------------------
 
 function showExperts(state) {
-  const steps = mine().states.filter(({ isLast }) => !isLast), { names, hues } = content.policies[other];
-  names.forEach((ofLayer, layer) => {
-    const canvas = element(`strip${layer}`), width = canvas.clientWidth || 300;
-    const weights = steps.map(({ routing }) => routing[layer]);
-    const context = prepareCanvas(canvas, width, STRIP_PX);
-    drawStrip(context, width, STRIP_PX, weights, hues[layer], chosen.step, FEWEST_STEPS);
-    ofLayer.forEach((_, e) => showExpert(layer, e, state.routing[layer][e]));
-  });
-  const mean = steps.reduce((sum, { cost }) => sum + cost, 0) / steps.length;
-  element("cost").textContent = `of this step ${state.cost.toFixed(0)}, mean of the episode ${mean.toFixed(0)}`;
+  const { names } = content.policies[other];
+  showStrips();
+  names.forEach((ofLayer, layer) => ofLayer.forEach((_, e) => showExpert(layer, e, state.routing[layer][e])));
+  element("cost").textContent = `of this step ${state.cost.toFixed(0)}, mean of the episode ${stripped.mean.toFixed(0)}`;
   if (element("memoryview").open) {
     const { layout } = policies[other], width = element("experts").clientWidth;
     const context = prepareCanvas(element("hidden"), width, 12 * Object.keys(layout).length);
     drawHidden(context, width, layout, state.hidden);
   }
+}
+
+/** Draw each layer's strip, once an episode: an episode may have thousands of steps. At each step only the frame moves. */
+function showStrips() {
+  const episode = mine(), { names, hues } = content.policies[other], width = element("layers").clientWidth;
+  if (stripped.episode !== episode || stripped.width !== width) {
+    const steps = episode.states.filter(({ isLast }) => !isLast);
+    stripped = { episode, width, mean: steps.reduce((sum, { cost }) => sum + cost, 0) / steps.length };
+    names.forEach((_, layer) => {
+      const context = prepareCanvas(element(`strip${layer}`), width, STRIP_PX);
+      drawStrip(context, width, STRIP_PX, steps.map(({ routing }) => routing[layer]), hues[layer], FEWEST_STEPS);
+    });
+  }
+  const places = Math.max(episode.length, FEWEST_STEPS), [left, wide] = [chosen.step, 1].map((t) => (100 * t) / places);
+  for (const frame of document.querySelectorAll(".strip i")) frame.style.cssText = `left: ${left}%; width: ${wide}%`;
 }
 
 /** The weight of an expert now; its slider stands where it is clamped, or at its mean. */
