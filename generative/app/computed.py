@@ -24,7 +24,7 @@ NUM_POINTS = 8  # of an integral: twice as many change an attribution by some pe
 def open_policy(recording: Recording, checkpoint: str | None) -> FrozenPolicy:
     """Open the policy of a recording; checkpoint: where it lies now, if it was moved."""
     torch.set_num_threads(1)  # matrices are small: more threads wait for each other
-    policy, _ = load_recorded_policy(recording, checkpoint)
+    policy, _ = load_recorded_policy(recording, checkpoint, "--checkpoint")
     assert isinstance(policy, FrozenPolicy)  # the page shows no games
     return policy
 

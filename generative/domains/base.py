@@ -237,8 +237,8 @@ class Domain:
     """All that the rest of the package must know of a kind of world."""
 
     name: str  # in the configs of recordings and simulators
-    load_policy: Callable[..., tuple[Policy, dict]]
     # (path, mission encoder, needs_encoder) -> policy, config of its checkpoint
+    load_policy: Callable[..., tuple[Policy, dict]]
 
     # worlds of a recording
     open_worlds: Callable[..., Any]  # `Worlds` of (config of the checkpoint, num_slots, max_steps, **world_flags)

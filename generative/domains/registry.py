@@ -38,12 +38,16 @@ def domain_of_checkpoint(path: str | Path) -> Domain:
     return next((domain for domain in DOMAINS.values() if domain.checkpoint_kind == kind), BABYAI)
 
 
-def load_recorded_policy(recording: Recording, path: str | Path | None = None) -> tuple[Policy, Path]:
+def load_recorded_policy(
+    recording: Recording,
+    path: str | Path | None = None,
+    flag: str = "--agent_file (--checkpoint of an analysis)",
+) -> tuple[Policy, Path]:
     """Load the policy of a recording, which holds what the policy is given of each mission; and its checkpoint's path.
 
-    path: where the checkpoint lies now, if it was moved.
+    path: where the checkpoint lies now, if it was moved; flag: which says so.
     """
-    path = find_policy(recording, path, "--agent_file (--checkpoint of an analysis)")
+    path = find_policy(recording, path, flag)
     return domain_of_recording(recording).load_policy(path, needs_encoder=False)[0], path
 
 

@@ -1,7 +1,7 @@
 """Figures of directions of the hidden state: variance, stability, probes, and effects of steering."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -93,19 +93,12 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))  # so that dots do not overlap
         ax.axvline(0, color=_GREY, linewidth=0.8)
         ax.plot(values, jitter, ".", color=_GREY, markersize=4, label="moved as far along random directions")
-        if np.isfinite(row["difference"]):
-            errors = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
-            style: dict[str, Any] = {
-                "color": HUES["vermilion"],
-                "marker": "D",
-                "markersize": 5,
-                "capsize": 3,
-                "linestyle": "none",
-            }
-            style["label"] = "along this direction, 95 % interval over worlds"
-            ax.errorbar([row["difference"]], [0.6], xerr=np.nan_to_num(errors), **style)
+        x, label = row["difference"], "along this direction, 95 % interval over worlds"
+        if np.isfinite(x):
+            errors = np.nan_to_num([[x - row["low"]], [row["high"] - x]])
+            ax.errorbar(x, 0.6, xerr=errors, fmt="D", color=HUES["vermilion"], markersize=5, capsize=3, label=label)
         text = f"{row['measure']}: {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), p {row['p']:.2g}"
-        add_note(ax, row["difference"], row["difference"], 0.6, 0.6, text, **row)
+        add_note(ax, x, x, 0.6, 0.6, text, **row)
         ax.set(ylim=(-0.5, 0.9), yticks=[])
         ax.xaxis.set_major_locator(MaxNLocator(4))
         heading = f"{row['measure']}\n{short_number(row['plain'])} → {short_number(row['moved'])}"

@@ -294,7 +294,7 @@ def test_a_learned_simulator_is_shown_what_was_seen(place, state, learned):
 
 def test_another_policy_is_refused(recording, state, tmp_path):
     other = tiny_checkpoint(tmp_path / "checkpoints", "BabyAI-GoToObj-v0")
-    with pytest.raises(InputError, match=r"is not the policy of .*tiny; say where that is with .*--checkpoint"):
+    with pytest.raises(InputError, match=r"is not the policy of .*tiny; say where that is with --checkpoint"):
         PageState(recording, state.choices, str(other)).explanation  # noqa: B018
     with pytest.raises(InputError, match=r"x\.pt, the policy of .*tiny, is missing"):
         PageState(recording, state.choices, "x.pt").explanation  # noqa: B018
