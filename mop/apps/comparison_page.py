@@ -39,9 +39,13 @@ TABLE_COLUMNS = (
     *("task_id", "trial", "seed", "update", "policy", "success_rate", "success_low", "success_high", "path_ratio"),
     *("mean_lpc", "lpc_alpha", "num_episodes", "eval_seed", "env_steps", "trained_on"),
 )
-FORMATS: dict[str, str | Callable] = {"success": "{:.1%}", "path ratio": "{:.2f}", "lpc_alpha": "{:g}"} | dict.fromkeys(
-    ("mean LPC", "env_steps"), "{:,.0f}"
-)  # of columns of the page's table
+FORMATS: dict[str, str | Callable] = {  # of columns of the page's table
+    "success": "{:.1%}",
+    "path ratio": "{:.2f}",
+    "lpc_alpha": "{:g}",
+    "mean LPC": "{:,.0f}",
+    "env_steps": "{:,.0f}",
+}
 POLICIES = {"mixture": "mop", "GRU baseline": "gru"}  # what a policy is called on the page -> its name in the table
 NUM_COMPARED = 3  # runs side by side at first
 COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be told apart by -> the column

@@ -8,7 +8,6 @@ import html
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 from urllib.parse import urlencode
 
@@ -34,6 +33,7 @@ from mop.apps.template import WIDTHS_IN, Export, Page
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.common.values import MAX_ENVS, MAX_EPISODES
+from mop.microscope.glossary import read_glossary
 from mop.plotting.hover import Box, boxes_of
 
 Kind = Literal["neutral", "warn", "success", "info", "danger"]  # of a callout
@@ -188,10 +188,8 @@ def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
     chosen = view.pick("run", found_runs, first)
     if not view.absent:
         view.put("run", chosen, None)  # a link is to show this run when there are others too
-    label, keep = (
-        next(label for label, folder in labels.items() if folder == chosen),
-        view.keep("run", None, ["update"]),
-    )
+    label = next(label for label, folder in labels.items() if folder == chosen)
+    keep = view.keep("run", None, ["update"])
     return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, searchable=True, on_change=keep)
 
 
@@ -391,11 +389,9 @@ def in_a_line(numbers: Iterable[tuple[str, str, str]]) -> mo.Html:
 
 def footer(view: View) -> mo.Html:
     """What the words mean, and links to the other pages where this server has them too."""
-    glossary = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
-    words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", glossary.partition("\n")[2])
     links = {name: view.link(f"{stem}_viz.py") for stem, name in PAGES.items()}
     pages = [f'<a href="{html.escape(address)}">{name}</a>' for name, address in links.items() if address]
-    return mo.vstack([mo.accordion({"What the words mean": mo.md(words)}), mo.Html(" · ".join(pages))])
+    return mo.vstack([mo.accordion({"What the words mean": mo.md(read_glossary())}), mo.Html(" · ".join(pages))])
 
 
 def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:

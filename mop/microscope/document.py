@@ -15,6 +15,7 @@ from mop.common.task_mix import task_name, tasks_of
 from mop.envs.bot_paths import BotPaths
 from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import Evaluation, encoder_for, evaluate
+from mop.microscope.glossary import word_meanings
 from mop.microscope.pack_policy import pack_policy
 from mop.microscope.pack_worlds import pack_worlds
 from mop.plotting.style import expert_hues, expert_names, short_name
@@ -24,7 +25,6 @@ LIBRARY = ("numbers", "missions", "policy", "geometry", "instructions", "world",
 LIBRARY += ("rollouts", "runner")
 PAGE = ("why", "draw", "gif", "choosing", "showing", "asking", "page")
 
-GLOSSARY = FOLDER.parents[1] / "docs" / "glossary.md"
 # what the page copies as Python: %what% and %memory% are filled in there
 PYTHON = """\
 from mop.common.intervention_grammar import parse
@@ -79,7 +79,7 @@ def microscope_document(
     success = " and ".join(f"{np.mean(policy['solved']):.1%} solved" for policy in policies)
     about = f"{success} of {len(seeds)} worlds, greedy, from seed {eval_seed} on"
     content = {**packed, "about": about, "policies": policies, "by_key": any(policy["by_key"] for policy in policies)}
-    return join_page(title, {**content, "glossary": read_glossary()})
+    return join_page(title, {**content, "glossary": word_meanings()})
 
 
 def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str], found: Evaluation) -> dict:
@@ -99,15 +99,6 @@ def _packed(checkpoint: Mapping, encoder: MissionEncoder, missions: Sequence[str
         "by_key": "by_key_phase" in get_available_analyses(RoutingData({}, found.episodes, found.steps)),
         "solved": [bool(episode["success"]) for episode in found.episodes],
     }
-
-
-def read_glossary() -> dict[str, str]:
-    """Read the lines of docs/glossary.md by the words that they explain, as plain text."""
-    meanings: dict[str, str] = {}
-    for line in re.findall("^- (.*)", GLOSSARY.read_text("utf-8"), flags=re.MULTILINE):
-        meaning = re.sub(r"\[([^]]*)\]\([^)]*\)|[*`]", r"\1", line)
-        meanings = dict.fromkeys(re.findall(r"\*([^*]+)\*", line.lower()), meaning) | meanings  # the first has the word
-    return meanings
 
 
 def open_at(page: str, state: str) -> str:

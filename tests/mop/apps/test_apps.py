@@ -258,12 +258,23 @@ def nothing_is_cut_off(page: Page) -> None:
         for corner in corners:
             spot = spots.nth(corner)
             spot.scroll_into_view_if_needed()
-            height = page.page.evaluate("document.querySelector('#App').scrollHeight")
+            height = settled_height(page)
             spot.hover()
             assert spot.evaluate(inside), f"{width} pixels"
-            after = page.page.evaluate("document.querySelector('#App').scrollHeight")
-            assert abs(after - height) <= 1  # a pixel of rounding
+            assert settled_height(page) == height
         fills_the_page(page, width)
+
+
+def settled_height(page: Page) -> int:
+    """The height of all that the page holds, once two readings in a row are equal: it may still be laid out."""
+    heights = [-1]
+
+    def is_settled() -> bool:
+        heights.append(page.page.evaluate("document.querySelector('#App').scrollHeight"))
+        return heights[-1] == heights[-2]
+
+    page.until(is_settled)
+    return heights[-1]
 
 
 def fills_the_page(page: Page, width: int) -> None:
