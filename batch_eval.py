@@ -3,12 +3,13 @@
     python batch_eval.py                                   everything missing under checkpoints/ and modal_checkpoints/
     python batch_eval.py --task BabyAI-GoToRedBall-v0 --trial 0
     python batch_eval.py --num_episodes 200 --skip_routing   faster: no routing caches
+    python batch_eval.py --temperature 0.7 --cache_dir drawn_cache --results_path drawn.csv   actions drawn, not greedy
     python batch_eval.py --force                           evaluate again
 
 For each checkpoint it writes evaluation_cache/<task_id>/trial_<N>/.../result.json and routing_data.json as soon as they
 are there; for one that was trained on several tasks, those of each task. A checkpoint that has changed since its result
-was made counts as missing; one whose result was made with other --num_episodes or --eval_seed does not (--force makes
-it anew). Several of these processes may work on one tree.
+was made counts as missing; one whose result was made with other --num_episodes, --eval_seed or --temperature does not
+(--force makes it anew). Several of these processes may work on one tree.
 Exit code 0: every checkpoint asked for has its result, or another process is making it; 1: some could not be evaluated,
 or a result cannot be read (they are listed, the others' results stand), or there was nothing to do but what other
 processes are doing; 2: the command itself cannot be carried out.

@@ -3,7 +3,7 @@
     python eval_mop.py --checkpoint checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt --num_episodes 100
     python eval_mop.py --bot --task_id BabyAI-UnlockPickup-v0 --num_episodes 150
 
-The worlds are the seeds eval_seed, eval_seed + 1, ...; one greedy episode each. A world that the bot cannot solve is
+The worlds are the seeds eval_seed, eval_seed + 1, ...; one episode each. A world that the bot cannot solve is
 counted and replaced by the next seed, as no path length is known for it. --num_envs changes speed and rounding only.
 """
 
@@ -16,13 +16,13 @@ from mop.common.files import check_writable
 from mop.common.values import MAX_EPISODES
 from mop.envs.episodes import EvalVectorEnv
 from mop.evaluation.evaluate import evaluate, print_bot_metrics, print_metrics
-from mop.evaluation.settings import WorldSettings
+from mop.evaluation.settings import PlaySettings
 
 __all__ = ["EvalVectorEnv", "Settings", "evaluate", "main"]  # the first and the third are documented for this script
 
 
 @dataclass(frozen=True)
-class Settings(WorldSettings):
+class Settings(PlaySettings):
     """The flags."""
 
     num_episodes: int = setting(100, "worlds, one episode each", low=1, high=MAX_EPISODES)

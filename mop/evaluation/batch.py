@@ -86,7 +86,7 @@ def evaluate_missing(
     finally:  # what is evaluated is in the table, whatever happens
         table = merge_results(settings.cache_dir, results_path, unread.append)
     print(format_table(table))
-    note_other_worlds(table, settings.num_episodes, settings.eval_seed)
+    note_other_worlds(table, settings)
     print(f"table: {results_path} (rows: {len(table)}), routing caches: {settings.cache_dir}/<task_id>/trial_<N>/...")
     for outcome in outcomes:
         if outcome.status == "elsewhere":
@@ -221,9 +221,10 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
     checkpoint, encoder, bot_paths, device, about = open_checkpoint(found, settings)
     evaluation = evaluate(
         checkpoint, encoder, bot_paths, settings.num_episodes, settings.eval_seed, settings.num_envs,
-        not settings.skip_routing, device, progress,
+        not settings.skip_routing, device, progress, temperature=settings.temperature,
     )  # fmt: skip
     config = checkpoint["config"]
+    about |= {"temperature": settings.temperature} if settings.temperature else {}  # without it: greedy
     header = about | {
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "is_final": found.key.update is None,
@@ -343,15 +344,13 @@ def format_table(table: "pd.DataFrame") -> str:
     return shown.to_string(index=False)
 
 
-def note_other_worlds(table: "pd.DataFrame", num_episodes: int, eval_seed: int) -> None:
-    """Print how many rows were made in other worlds than those that are asked for now."""
-    import pandas as pd
-
-    asked = {"num_episodes": num_episodes, "eval_seed": eval_seed}
-    known = [name for name in asked if name in table]
-    num_others = int((table[known] != pd.Series(asked)[known]).any(axis=1).sum())
-    if num_others:
-        print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
+def note_other_worlds(table: "pd.DataFrame", settings: Settings) -> None:
+    """Print how many rows were made in other worlds, or with other actions, than those that are asked for now."""
+    asked = {name: getattr(settings, name) for name in ("num_episodes", "eval_seed", "temperature")}
+    made_with = table.reindex(columns=[*asked]).fillna({"temperature": 0.0})
+    if num_others := int((made_with != asked).any(axis=1).sum()):
+        flags = "--num_episodes, --eval_seed or --temperature"
+        print(f"{num_others} of these were made with other {flags}; --force makes them anew")
 
 
 def print_heatmaps(evaluated: Sequence[FoundCheckpoint], cache_dir: str, plots_dir: str) -> None:

@@ -17,6 +17,7 @@ from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import Steps
 from mop.common.errors import InputError
 from mop.common.reading import reading
+from mop.common.seeding import stream_seed
 from mop.common.task_mix import tasks_of
 from mop.common.values import MAX_INTEGER, shown
 from mop.envs.babyai import OBS_DIM
@@ -24,8 +25,8 @@ from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import GIVE_UP, EvalVectorEnv
 from mop.envs.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.envs.teacher import TeacherFailure
-from mop.evaluation.rollout import Answer, Missions, Policy, WorldPolicy, rollout
-from mop.evaluation.settings import WorldSettings
+from mop.evaluation.rollout import Answer, Choose, Missions, Policy, Step, WorldPolicy, greedy, rollout
+from mop.evaluation.settings import PlaySettings, WorldSettings
 from mop.training.devices import choose_device
 from mop.training.policies import policy_from_checkpoint
 
@@ -55,11 +56,13 @@ class _Recorder:
         self._active: list[np.ndarray] = []
         self._states: list[np.ndarray] = []
         self._outputs: list[list[Tensor]] = []
+        self._actions: list[np.ndarray] = []
 
-    def add(self, env: EvalVectorEnv, answer: Answer) -> None:
+    def add(self, env: EvalVectorEnv, step: Step) -> None:
         self._active.append(env.active.copy())
         self._states.append(env.state.copy())
-        self._outputs.append([answer.logits, *answer.routing])
+        self._outputs.append([step.answer.logits, *step.answer.routing])
+        self._actions.append(step.action)
 
     def steps(self, expert_hidden_sizes: Sequence[Sequence[int]]) -> Steps:
         """Return the steps of the active slots, in the order of episodes and steps."""
@@ -71,7 +74,7 @@ class _Recorder:
             layer_routing=routing,
             lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
             action_logits=logits,
-            action=logits.argmax(-1).astype(np.int8),
+            action=np.concatenate(self._actions)[rows].astype(np.int8),
         )
 
 
@@ -90,12 +93,35 @@ def prepare(
     return policy.to(device), Missions(encoder, lang_proj.to(device))
 
 
-def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv) -> Steps:
-    """Play greedy episodes in the worlds of `env`, which holds them then; returns their steps. act: for `rollout`."""
-    recorder = _Recorder()
-    for step in rollout(act, env, policy.initial_hidden(len(env.worlds))):
-        recorder.add(env, step.answer)
+def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv, temperature: float = 0.0) -> Steps:
+    """Play the worlds of `env`, which holds the episodes then; returns their steps.
+
+    act: for `rollout`; temperature: of the softmax from which actions are drawn, 0: the likeliest ones.
+    """
+    recorder, choose = _Recorder(), drawn(temperature) if temperature > 0 else greedy
+    for step in rollout(act, env, policy.initial_hidden(len(env.worlds)), choose=choose):
+        recorder.add(env, step)
     return recorder.steps(policy.expert_hidden_sizes)
+
+
+def drawn(temperature: float) -> Choose:
+    """Draw actions from the softmax of logits / temperature, for `rollout` in an `EvalVectorEnv`.
+
+    The draws depend on the world's seed and the step alone (Gumbel-max trick: Gumbel 1954), so `num_envs` does not
+    change an episode.
+    """
+    streams: dict[int, np.random.Generator] = {}  # of each episode
+
+    def choose(env: EvalVectorEnv, answer: Answer) -> np.ndarray:
+        logits = answer.logits.numpy() / temperature
+        for slot in np.flatnonzero(env.active):
+            episode = int(env.state["episode"][slot])
+            if episode not in streams:
+                streams[episode] = np.random.default_rng(stream_seed(env.seeds[episode], "actions"))
+            logits[slot] += streams[episode].gumbel(size=logits.shape[1])
+        return logits.argmax(-1)
+
+    return choose
 
 
 def evaluate(
@@ -109,18 +135,19 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     with_phases: bool = True,
+    temperature: float = 0.0,
 ) -> Evaluation:
-    """Play one greedy episode of a policy in each of the first `num_episodes` worlds that the bot solves.
+    """Play one episode of a policy in each of the first `num_episodes` worlds that the bot solves.
 
     checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; bot_paths: results of the task and
     step limit to evaluate on; with_phases: recorded steps have `subgoal` and `instruction` of the bot, which follows
-    the policy.
+    the policy; temperature: of `play`.
     """
     policy, missions = prepare(checkpoint, encoder, device)
     solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
     with_phases = with_phases and record_steps
     env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps, with_phases, progress)
-    steps = play(policy, WorldPolicy(policy, missions), env)
+    steps = play(policy, WorldPolicy(policy, missions), env, temperature)
     for episode in env.episodes:
         episode["expert_steps"] = solved[episode["seed"]]
     metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
@@ -199,7 +226,7 @@ def print_bot_metrics(task_id: str, max_steps: int | None, cache_dir: str, world
     print(format_metrics(evaluation.metrics, worlds.num_episodes))
 
 
-def print_metrics(path: str, task_id: str | None, max_steps: int | None, cache_dir: str, worlds: WorldSettings) -> None:
+def print_metrics(path: str, task_id: str | None, max_steps: int | None, cache_dir: str, worlds: PlaySettings) -> None:
     """Evaluate a checkpoint, and print its metrics.
 
     task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; cache_dir: as
@@ -213,6 +240,8 @@ def print_metrics(path: str, task_id: str | None, max_steps: int | None, cache_d
         bot_paths = BotPaths(name, max_steps or (config.get("max_steps") if name in own else None), cache_dir)
         asked = (worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
         with tqdm(total=worlds.num_episodes, desc=name, unit="episode", leave=False, dynamic_ncols=True) as bar:
-            evaluation = evaluate(checkpoint, encoder, bot_paths, *asked, False, device, bar.update)
+            evaluation = evaluate(
+                checkpoint, encoder, bot_paths, *asked, False, device, bar.update, temperature=worlds.temperature
+            )
         print(f"{path} on {name}")
         print(format_metrics(evaluation.metrics, worlds.num_episodes))

@@ -9,7 +9,7 @@ from mop.common.values import MAX_ENVS, MAX_EPISODES
 
 @dataclass(frozen=True)
 class WorldSettings:
-    """The fixed worlds of an evaluation, one greedy episode in each, and how they are played."""
+    """The fixed worlds of an evaluation, one episode in each, and where they are played."""
 
     num_episodes: int = setting(1000, "one per world", low=1, high=MAX_EPISODES)
     num_envs: int = setting(64, "episodes side by side", low=1, high=MAX_ENVS)
@@ -20,7 +20,16 @@ class WorldSettings:
 
 
 @dataclass(frozen=True)
-class Settings(WorldSettings):
+class PlaySettings(WorldSettings):
+    """How a policy's actions are chosen."""
+
+    temperature: float = setting(
+        0.0, "of the softmax from which actions are drawn, such as 0.7; 0: always the likeliest", low=0
+    )
+
+
+@dataclass(frozen=True)
+class Settings(PlaySettings):
     """How each checkpoint is evaluated, and where its files go."""
 
     cache_dir: str = setting(CACHE_DIR, "results and caches")

@@ -235,6 +235,24 @@ def test_results_do_not_depend_on_num_envs():
     assert without_steps.metrics == pytest.approx(first.metrics, abs=1e-5)
 
 
+def test_drawn_actions_belong_to_the_world_and_follow_the_probabilities(tmp_path):
+    checkpoint, paths = random_checkpoint(), BotPaths(GOTO, None, tmp_path)
+
+    def drawn(temperature, num_envs):
+        return evaluate(checkpoint, VOCAB, paths, 24, num_envs=num_envs, temperature=temperature).steps
+
+    steps, alone = drawn(1.0, 24), drawn(1.0, 1)
+    assert np.array_equal(steps.action, alone.action)
+    probabilities = torch.softmax(torch.from_numpy(steps.action_logits), -1).numpy()
+    expected, error = probabilities.sum(0), np.sqrt((probabilities * (1 - probabilities)).sum(0))
+    assert (np.abs(np.bincount(steps.action, minlength=7) - expected) < 5 * error).all()
+    assert (steps.action != steps.action_logits.argmax(-1)).mean() > 0.5  # an untrained policy has no favourite
+    cold = drawn(1e-6, 24)
+    greedy = evaluate(checkpoint, VOCAB, paths, 24, num_envs=24).steps
+    assert np.array_equal(cold.action, greedy.action)
+    assert np.array_equal(greedy.action, greedy.action_logits.argmax(-1))
+
+
 def test_an_episode_is_its_seed_wherever_the_list_begins():
     checkpoint, bot_paths, finished = goto_checkpoint(), BotPaths(GOTO, None, None), []
     whole = evaluate(checkpoint, VOCAB, bot_paths, 9, num_envs=4, progress=finished.append)
