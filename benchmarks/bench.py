@@ -21,6 +21,7 @@ from types import FunctionType
 
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
+from mop.common.tables import interval_text
 from mop.training.devices import choose_device
 
 FILES = ("fast_cases", "training_cases", "generative_cases")
@@ -68,7 +69,7 @@ def seconds(run: Callable[[], object], repeats: int = 1, of_processor: bool = Tr
 
 def spread(values: list[float], digits: int = 1) -> str:
     """Median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return interval_text(statistics.median(values), min(values), max(values), f".{digits}f")
 
 
 def show(name: str, case: Case, costs: dict[str, list[float]]) -> None:

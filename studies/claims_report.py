@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.reading import read_csv
-from mop.common.tables import markdown_table
+from mop.common.tables import interval_text, markdown_table
 from mop.plotting.style import HUES, Figure, open_frame, plain_number
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import fisher_z, mean_over_pairs
@@ -192,8 +192,7 @@ def markdown(summary: pd.DataFrame) -> str:
 
 def _cell(row) -> str:
     form = ".0f" if abs(row.mean) >= 100 else ".2f"
-    interval = "" if np.isnan(row.low) else f" ({row.low:{form}} to {row.high:{form}})"
-    return f"{row.mean:{form}}{interval}"
+    return interval_text(row.mean, row.low, row.high, form)
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -290,9 +289,7 @@ def _scatter(ax: Axes, steps: pd.Series, table: pd.DataFrame, found: np.ndarray)
     for row in table.to_numpy():
         ax.plot(steps, row, "o", color=HUES["sky"], markersize=2.5, alpha=0.6)
     ax.plot(steps, table.mean(), "o", color=HUES["blue"], markersize=5)
-    mean, low, high = over_seeds(found, is_r=True)
-    interval = "" if np.isnan(low) else f" ({low:.2f} to {high:.2f})"
-    ax.set_title(f"r {mean:.2f}{interval}", fontsize="small", loc="left")
+    ax.set_title(f"r {interval_text(*over_seeds(found, is_r=True), '.2f')}", fontsize="small", loc="left")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(plain_number)
     open_frame(ax)

@@ -38,7 +38,7 @@ from mop.common.errors import InputError, run_script
 from mop.common.files import remove_leftovers, write_atomic, write_csv, write_figure
 from mop.common.reading import REMAKE, read_bytes, read_csv, reading
 from mop.common.speed import num_threads
-from mop.common.tables import markdown_table
+from mop.common.tables import interval_text, markdown_table
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
 from mop.common.workers import run_command, run_commands
@@ -315,14 +315,13 @@ def final_accuracy(log: pd.DataFrame) -> float:
 
 def spread(values: pd.Series, digits: int = 0) -> str:
     """Mean and range of one value for each seed."""
-    return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+    return interval_text(values.mean(), values.min(), values.max(), f".{digits}f")
 
 
 def percent(rows: pd.DataFrame) -> str:
     """Success of several seeds as mean and range, of one with its 95 % interval."""
     if len(rows) == 1:
-        rate, low, high = 100 * rows[["success_rate", "success_low", "success_high"]].iloc[0]
-        return f"{rate:.1f} ({low:.1f} to {high:.1f})"
+        return interval_text(*(100 * rows[["success_rate", "success_low", "success_high"]].iloc[0]), ".1f")
     return spread(100 * rows["success_rate"], 1)
 
 

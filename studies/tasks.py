@@ -36,7 +36,7 @@ from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.reading import reading
-from mop.common.tables import markdown_table
+from mop.common.tables import interval_text, markdown_table
 from mop.common.task_mix import task_name
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_correlation
@@ -332,7 +332,7 @@ def what_lpc_tells(table: pd.DataFrame) -> str:
         found = [intraclass_correlation(np.log(rows["mean_lpc"].unstack("seed").to_numpy()))]
         found += [rank_correlation(means["mean_lpc"], means[name]) for name in names]
         for line, (value, low, high) in zip(lines, found, strict=True):
-            line.append("–" if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})")
+            line.append("–" if math.isnan(value) else interval_text(value, low, high, ".2f"))
     return markdown_table([f"over {len(means)} tasks", "lpc_alpha 0", COSTS[1]], lines)
 
 

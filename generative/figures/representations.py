@@ -97,7 +97,8 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         if np.isfinite(x):
             errors = np.nan_to_num([[x - row["low"]], [row["high"] - x]])
             ax.errorbar(x, 0.6, xerr=errors, fmt="D", color=HUES["vermilion"], markersize=5, capsize=3, label=label)
-        text = f"{row['measure']}: {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), p {row['p']:.2g}"
+        difference = interval_text(row["difference"], row["low"], row["high"], "+.3g")
+        text = f"{row['measure']}: {difference}, p {row['p']:.2g}"
         add_note(ax, x, x, 0.6, 0.6, text, **row)
         ax.set(ylim=(-0.5, 0.9), yticks=[])
         ax.xaxis.set_major_locator(MaxNLocator(4))

@@ -34,6 +34,7 @@ from mop.common.errors import InputError
 from mop.common.files import save_array, write_together
 from mop.common.reading import read_array, read_csv, reading
 from mop.common.seeding import stream_seed
+from mop.common.tables import interval_text
 from mop.common.values import MAX_ENVS
 from mop.evaluation.evaluate import NUM_ENVS
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval, ratio
@@ -173,7 +174,7 @@ def effects_table(rows: Sequence[Mapping], main: Sequence[str]) -> str:
         {
             "measure": row["measure"],
             **{name: f"{row[name]:.4g}" for name in ("plain", "moved")},
-            "difference": f"{row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})",
+            "difference": interval_text(row["difference"], row["low"], row["high"], "+.3g"),
             "random directions": f"{row['random_low']:+.3g} to {row['random_high']:+.3g}",
             "as strong": f"{row['stronger']} of {row['random']}",
             "p": f"{row['p']:.3f}",

@@ -15,7 +15,7 @@ from lmc_rl.config import names_of
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure, write_json
 from mop.common.reading import reading
-from mop.common.tables import markdown_table, text_table
+from mop.common.tables import interval_text, markdown_table, text_table
 
 # --- summaries --------------------------------------------------------------------------------------------------------
 
@@ -134,8 +134,7 @@ def percent(estimate: Estimate) -> str:
 
 
 def _as_text(estimate: Estimate, factor: float = 1, digits: int = 3) -> str:
-    value, low, high = (f"{factor * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low} to {high})"
+    return interval_text(factor * estimate.value, factor * estimate.low, factor * estimate.high, f".{digits}f")
 
 
 def alignments_of(experiments: Sequence[Experiment]) -> list[Cells]:

@@ -18,6 +18,7 @@ from mop.analysis.cells import compute_grid_bounds
 from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES, SeedCells
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
+from mop.common.tables import interval_text
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_values, value_range
 from mop.plotting.hover import add_note
 from mop.plotting.measures import ENTROPY_CMAP
@@ -242,11 +243,8 @@ _OVER = ("lpc_alpha", "mean", "low", "high", "drawn_low", "drawn_high", "num_see
 
 def text_of_mean(found: Mapping, form: str = ".4g") -> str:
     """ "lpc_alpha 1e-05: mean of 3 seeds 467 (290 to 644)", with what is not known said or left out."""
-    text = (
-        f"lpc_alpha {found['lpc_alpha']:g}: mean of {counted(int(found['num_seeds']), 'seed')} {found['mean']:{form}}"
-    )
-    if np.isfinite(found["low"]):
-        text += f" ({found['low']:{form}} to {found['high']:{form}})"
+    mean = interval_text(found["mean"], found["low"], found["high"], form)
+    text = f"lpc_alpha {found['lpc_alpha']:g}: mean of {counted(int(found['num_seeds']), 'seed')} {mean}"
     if np.isfinite(found["drawn_low"]):
         text += f", bootstrap {found['drawn_low']:{form}} to {found['drawn_high']:{form}}"
     return text + (f", {int(found['num_missing'])} without a value" if found["num_missing"] else "")

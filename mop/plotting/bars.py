@@ -22,6 +22,7 @@ from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.intervention_grammar import GATE_ONLY, NONE, VARIANTS, Intervention
+from mop.common.tables import interval_text
 from mop.plotting.hover import add_note
 from mop.plotting.panels import (
     ALL_OF_0_TO_1,
@@ -29,7 +30,6 @@ from mop.plotting.panels import (
     add_legend,
     counts_text,
     draw_means,
-    interval_text,
     make_panels,
     means_text,
     means_values,
@@ -75,7 +75,7 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
         render_bars(ax, means, group, len(ACTION_NAMES), "#0072B2")
         ax.set_yticks(range(len(ACTION_NAMES)), ACTION_NAMES)
         for action, name in enumerate(ACTION_NAMES):
-            text = f"{name}: {interval_text(means, group, action, '.1%')} of {counts_text(means, group)}"
+            text = f"{name}: {interval_text(*means.interval(group, action), '.1%')} of {counts_text(means, group)}"
             values = {"group": groups.labels[group], "action": name, **means.numbers(group, action, "share")}
             add_note(ax, 0, largest * 1.55, action - 0.5, action + 0.5, text, **values)
         ax.set_title(f"{groups.labels[group]}, {counted(groups.counts[group], 'step')}", fontsize="medium", loc="left")
@@ -112,7 +112,7 @@ def plot_pathways(routing_data: RoutingData, max_pathways: int = 8) -> Figure:
     render_bars(bars, means, 0, shown, "#555555")
     largest = np.fmax(means.mean, means.high).max()
     for row, label in enumerate(labels):
-        text = f"{label}: {interval_text(means, 0, row, '.1%')} of {counts_text(means, 0)}"
+        text = f"{label}: {interval_text(*means.interval(0, row), '.1%')} of {counts_text(means, 0)}"
         add_note(bars, 0, largest * 1.6, row - 0.5, row + 0.5, text, pathway=label, **means.numbers(0, row, "share"))
     bars.set_yticks(range(shown), labels)
     bars.set(xlabel="share of the steps", xlim=(0, largest * 1.6), ylim=(shown - 0.5, -0.5))
@@ -172,8 +172,7 @@ def _render_dots(ax: Axes, rows: list[Explained], places: np.ndarray, cost: int)
         names, sizes = " × ".join(found.factors), found.group_steps
         groups = f"{counted(len(sizes), 'group')} of {sizes.min():,} to {sizes.max():,} steps"
         unseen = f", {found.unseen:.1%} of the steps in groups of one episode" if found.unseen else ""
-        interval = f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else ""
-        text = f"{names}: {r2:.3f}{interval}, {groups}{unseen}; in sample {in_sample:.3f}"
+        text = f"{names}: {interval_text(r2, low, high)}, {groups}{unseen}; in sample {in_sample:.3f}"
         values = {"factors": names, "r2": r2, "low": low, "high": high, "in_sample": in_sample, "groups": len(sizes)}
         values |= {"smallest": int(sizes.min()), "largest": int(sizes.max()), "unseen": found.unseen}
         add_note(ax, 0, 1.3, place - 0.5, place + 0.5, text, **values)
@@ -397,7 +396,7 @@ def _render_weights(
         label, name = groups.labels[group], short_name(names[expert])
         is_few = means.episodes[group] < MIN_EPISODES
         texts[group][expert] = f"{'≈' if is_undecided else ''}{means.mean[group, expert]:.2f}{'?' if is_few else ''}"
-        shown = f"{interval_text(means, group, expert)}, {counts_text(means, group)}"
+        shown = f"{interval_text(*means.interval(group, expert), '.2f')}, {counts_text(means, group)}"
         note = ", one of several that may be the largest" if is_undecided else ""
         values = {"grouping": groups.grouping.title, "group": label, "layer": layer, "expert": name}
         values |= means.numbers(group, expert, "weight") | {"undecided": bool(is_undecided)}

@@ -366,14 +366,14 @@ def grid_of(*runs: RoutingData) -> MapGrid:
     Walls are those of every world.
     """
     sizes = {tuple(episode.get("grid_size") or ()) for data in runs for episode in data.episodes}
-    info = compute_grid_bounds(
-        np.concatenate([checked_positions(data.steps.position) for data in runs]),
-        sizes.pop() if len(sizes) == 1 and () not in sizes else None,
-    )
+    size = next(iter(sizes)) if len(sizes) == 1 else ()
+    info = compute_grid_bounds(np.concatenate([checked_positions(data.steps.position) for data in runs]), size or None)
+    if not size:
+        return MapGrid(info, None)
     # of whole episodes: a part may not pass a missing wall
-    walls = [] if sizes else [wall_cells(whole_of(data).steps, data.episodes) for data in runs]
+    walls = [wall_cells(whole_of(data).steps, data.episodes) for data in runs]
     known = [of_run for of_run in walls if of_run is not None]
-    return MapGrid(info, np.logical_and.reduce(known) if known and len(known) == len(runs) else None)
+    return MapGrid(info, np.logical_and.reduce(known) if len(known) == len(runs) else None)
 
 
 def _title(routing_data: RoutingData, filter_fn: StepFilter, suffix: str) -> str:

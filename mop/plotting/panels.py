@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.scale import SymmetricalLogScale
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from mop.common.tables import interval_text
 from mop.plotting.style import Figure, counted, isolated, open_frame, short_name, wrapped
 from mop.statistics.bootstrap import Means
 
@@ -119,17 +120,18 @@ def weights_text(names: Sequence[str], weights: np.ndarray) -> str:
 
 def means_text(names: Sequence[str], means: Means, group: int) -> str:
     """Mean weights of a group and what they stand on: "skip 0.62 (0.58 to 0.66) · GRU 16 ..., 9 steps of 7 ..."."""
-    weights = " · ".join(
-        f"{short_name(name)} {interval_text(means, group, expert)}" for expert, name in enumerate(names)
-    )
-    return f"{weights}, {counts_text(means, group)}"
+    weights = [
+        f"{short_name(name)} {interval_text(*means.interval(group, expert), '.2f')}"
+        for expert, name in enumerate(names)
+    ]
+    return f"{' · '.join(weights)}, {counts_text(means, group)}"
 
 
 def means_values(names: Sequence[str], means: Means, group: int) -> dict[str, float | int]:
     """The same as numbers, by name: "steps", "episodes", and "skip", "skip low", "skip high" of each expert."""
     values = {"steps": int(means.steps[group]), "episodes": int(means.episodes[group])}
     for expert, name in enumerate(map(short_name, names)):
-        mean, low, high = (float(part[group, expert]) for part in (means.mean, means.low, means.high))
+        mean, low, high = means.interval(group, expert)
         values |= {name: mean, f"{name} low": low, f"{name} high": high}
     return values
 
@@ -143,12 +145,6 @@ def draw_means(
         ax.fill_between(x, low, high, color=hue, alpha=0.3, linewidth=0)
         dots: dict[str, Any] = {"marker": "o", "markersize": 4, "markevery": isolated(mean).tolist()}
         ax.plot(x, mean, color=hue, linestyle=LINES[expert % len(LINES)], linewidth=1.8, label=name, **dots)
-
-
-def interval_text(means: Means, group: int, value: int, form: str = ".2f") -> str:
-    """ "0.62 (0.58 to 0.66)"; of too few episodes for an interval, "0.62"."""
-    mean, low, high = (part[group, value] for part in (means.mean, means.low, means.high))
-    return f"{mean:{form}}" + (f" ({low:{form}} to {high:{form}})" if np.isfinite(low) else "")
 
 
 def counts_text(means: Means, group: int) -> str:

@@ -80,9 +80,13 @@ class Means:
     steps: np.ndarray  # (G,) int64
     episodes: np.ndarray  # (G,) int64, episodes with a step in the group
 
+    def interval(self, group: int, value: int) -> Interval:
+        """Return one mean with its interval."""
+        return Interval(*(float(part[group, value]) for part in (self.mean, self.low, self.high)))
+
     def numbers(self, group: int, value: int, name: str = "mean") -> dict[str, float | int]:
         """Return one mean under a name of your choice, its interval and its counts."""
-        mean, low, high = (float(part[group, value]) for part in (self.mean, self.low, self.high))
+        mean, low, high = self.interval(group, value)
         counts = {"steps": int(self.steps[group]), "episodes": int(self.episodes[group])}
         return {name: mean, "low": low, "high": high, **counts}
 
