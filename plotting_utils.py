@@ -8,6 +8,8 @@ What takes routing data takes a cache of `load_cache`, the content of a routing_
 A `filter_fn` gets one step of JSON at a time, of a cache all steps at once (`mop.artifacts.routing_cache.Steps`).
 """
 
+# ruff: noqa: F401  this file is the names that it imports
+
 import functools
 import inspect
 from collections.abc import Callable
@@ -63,68 +65,6 @@ from mop.plotting.task_bars import plot_by_task, plot_success_against_lpc
 from mop.statistics.bootstrap import bootstrap_means, mean_over_seeds
 from mop.statistics.information import mutual_information as compute_complexity
 
-__all__ = [
-    "BEHAVIOURS",
-    "EXPERT_CMAPS",
-    "GROUPINGS",
-    "LPC_CMAP",
-    "PHASES",
-    "UNVISITED_COLOR",
-    "WALL_COLOR",
-    "LogScale",
-    "aggregate_routing_by_position",
-    "bootstrap_means",
-    "compute_complexity",
-    "compute_confidence",
-    "compute_grid_bounds",
-    "compute_layer_costs",
-    "compute_loops",
-    "expert_cmap",
-    "expert_hues",
-    "explain_beyond",
-    "explain_variance",
-    "gate_values",
-    "get_available_analyses",
-    "group_routing_data",
-    "hold_action",
-    "index_episodes",
-    "index_states",
-    "key_phases",
-    "load_cache",
-    "lpc_scale",
-    "mean_over_seeds",
-    "measure_run",
-    "plot_action_frequency",
-    "plot_by_task",
-    "plot_correlations_by_phase",
-    "plot_curves_by",
-    "plot_difference",
-    "plot_episode_routing",
-    "plot_explained_over_seeds",
-    "plot_gates_explained",
-    "plot_grouped_routing",
-    "plot_lpc_by_phase",
-    "plot_lpc_with_action_held",
-    "plot_map",
-    "plot_measures_against_alpha",
-    "plot_measures_by_phase",
-    "plot_overall_routing",
-    "plot_pathways",
-    "plot_phase_maps",
-    "plot_routing_distributions",
-    "plot_routing_near_objects",
-    "plot_routing_over_progress",
-    "plot_routing_side_by_side",
-    "plot_specialisation",
-    "plot_success_against_lpc",
-    "plot_training_curve",
-    "plot_variance_explained",
-    "render_lpc_heatmap",
-    "render_routing_heatmap",
-    "room_labels_for_groups",
-    "size_hue",
-]
-
 EXPERT_CMAPS = [expert_cmap(hue) for hue in SIZE_HUES.values()]  # of experts whose sizes are not known
 
 
@@ -150,7 +90,7 @@ def _of_any_form(function: Callable) -> Callable:
     return call
 
 
-for _name in __all__:
-    _parameters = inspect.signature(globals()[_name]).parameters if inspect.isfunction(globals()[_name]) else {}
+for _name, _function in list(globals().items()):
+    _parameters = inspect.signature(_function).parameters if inspect.isfunction(_function) else {}
     if next((parameter.annotation for parameter in _parameters.values()), None) in (RoutingData, Steps):
-        globals()[_name] = _of_any_form(globals()[_name])
+        globals()[_name] = _of_any_form(_function)

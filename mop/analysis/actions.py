@@ -54,14 +54,10 @@ def action_probabilities(action_logits: np.ndarray) -> np.ndarray:
 # --- states, whose information on actions is the complexity of a policy -----------------------------------------------
 
 
-def _direction(routing_data: RoutingData, phases: str | None) -> np.ndarray:
-    return np.asarray(routing_data.column("direction"), np.int64)
-
-
 STATE_PARTS: dict[str, Callable[[RoutingData, str | None], np.ndarray]] = {
     # what a state may be made of -> the number of each step (S,) int; the second argument is a name of GROUPINGS
     "cell": lambda data, phases: index_cells(data.column("position")).index,
-    "direction": _direction,
+    "direction": lambda data, phases: np.asarray(data.column("direction"), np.int64),
     "carrying": lambda data, phases: group_routing_data(data, "by_carrying").index,
     "phase": lambda data, phases: group_routing_data(data, phases or "overall").index,
 }

@@ -13,6 +13,7 @@ from mop.analysis.routing import mean_by
 from mop.analysis.routing_data import StepFilter, checked_positions, checked_weights, step_mask, whole_of
 from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.errors import InputError
+from mop.statistics.bootstrap import ratio, sum_by
 
 FULL_STEPS = 10  # from so many steps on, a mean counts fully
 CLOSE = 0.05  # mean weights that differ by less do not say which expert is the first
@@ -33,12 +34,8 @@ class CellIndex:
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Average values (S,) over the steps in each cell, (C,) float64; values that are not finite are left out."""
         is_known = np.isfinite(values)
-        num_known = self._total(is_known)
-        mean = np.full(len(self.cells), np.nan)
-        return np.divide(self._total(np.where(is_known, values, 0)), num_known, out=mean, where=num_known > 0)
-
-    def _total(self, values: np.ndarray) -> np.ndarray:
-        return np.bincount(self.index, weights=values, minlength=len(self.cells))
+        of_cells = np.column_stack([np.where(is_known, values, 0), is_known])
+        return ratio(*sum_by(self.index, of_cells, len(self.cells)).T)
 
 
 def index_cells(positions: np.ndarray) -> CellIndex:

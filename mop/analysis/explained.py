@@ -12,16 +12,12 @@ import numpy as np
 from mop.analysis.cells import index_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
 from mop.analysis.routing import compute_layer_lpc
-from mop.analysis.routing_data import check_not_empty, checked_positions, checked_weights, index_episodes
+from mop.analysis.routing_data import check_not_empty, checked_weights, index_episodes
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.statistics.variance import errors_out_of_episode, eta_squared, explained_shares
 
 TIME_BINS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # first step of each bin: a policy changes most at the start
-
-
-def _cell(routing_data: RoutingData) -> np.ndarray:
-    return index_cells(checked_positions(routing_data.steps.position)).index
 
 
 def _time(routing_data: RoutingData) -> np.ndarray:
@@ -34,7 +30,7 @@ def _grouping(name: str) -> Callable[[RoutingData], np.ndarray]:
 
 FACTORS: dict[str, Sequence[tuple[str, Callable[[RoutingData], np.ndarray]]]] = {
     # what may explain a cost -> ways to find its group of each step (S,) int, of which the first that works counts
-    "cell": [("cell", _cell)],
+    "cell": [("cell", lambda data: index_cells(data.column("position")).index)],
     "action": [("action", _grouping("by_action"))],
     "phase": [
         ("key phase", _grouping("by_key_phase")),
@@ -105,9 +101,12 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
     GROUPINGS under its title; without one, key phase, where there is no key the bot's sub-goal, in older caches
     carrying.
     """
-    found = {}
-    of_phase = FACTORS["phase"] if phases is None else [(_phase_name(phases), _grouping(phases))]
-    for ways in (FACTORS | {"phase": of_phase}).values():
+    found, factors = {}, dict(FACTORS)
+    if phases is not None:
+        if phases not in GROUPINGS:
+            raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
+        factors["phase"] = [(GROUPINGS[phases].title, _grouping(phases))]
+    for ways in factors.values():
         for name, index_of in ways:
             try:
                 index = index_of(routing_data)
@@ -119,13 +118,6 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
     if not found:
         raise InputError("nothing splits these steps: neither cell, action, phase nor time differs among them")
     return found
-
-
-def _phase_name(phases: str) -> str:
-    """Name the factor of a grouping."""
-    if phases not in GROUPINGS:
-        raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
-    return GROUPINGS[phases].title
 
 
 def explain_variance(routing_data: RoutingData, values: np.ndarray, phases: str | None = None) -> list[Explained]:

@@ -3,6 +3,7 @@
 Axis letters: S steps, K numbers of a key, G groups.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def is_key_held(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
     is_last = np.append(episode[1:] != episode[:-1], True)
     changes = ~is_last & (carrying != np.append(carrying[1:], False))  # the hand is filled or emptied in this step
     is_held = np.zeros(len(carrying), bool)
-    for first, end in _stretches(episode):
+    starts = np.flatnonzero(np.diff(episode, prepend=-1)).tolist()  # the steps of an episode are neighbours
+    for first, end in itertools.pairwise([*starts, len(episode)]):
         cells, held = _key_cells(episodes[episode[first]]), bool(carrying[first])
         at = first
         for step in first + np.flatnonzero(changes[first:end]):
@@ -66,12 +68,6 @@ def is_key_held(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
             at = step + 1
         is_held[at:end] = held
     return is_held
-
-
-def _stretches(episode: np.ndarray) -> list[tuple[int, int]]:
-    """Find the first step and the end of each episode; the steps of an episode are neighbours."""
-    starts = np.flatnonzero(np.diff(episode, prepend=-1)).tolist()
-    return list(zip(starts, [*starts[1:], len(episode)], strict=True))
 
 
 def _key_cells(episode: Mapping) -> set[tuple[int, int]]:
@@ -126,17 +122,9 @@ def _has_the_door(routing_data: RoutingData) -> bool:
     return all(_the_door(episode) is not None for episode in routing_data.episodes)
 
 
-def _has_one_box(routing_data: RoutingData) -> bool:
-    return all(len(episode["boxes"]) == 1 for episode in routing_data.episodes)
-
-
 def _unlocks_with_keys(routing_data: RoutingData) -> bool:
     episodes = routing_data.episodes
     return all(e["keys"] for e in episodes) and any(e["t_unlocked"] is not None for e in episodes)
-
-
-def _has_targets(routing_data: RoutingData) -> bool:
-    return all(episode["target_pos"] is not None for episode in routing_data.episodes)
 
 
 def _quadrant(position: Sequence[int], grid_size: Sequence[int]) -> int:
@@ -233,7 +221,7 @@ GROUPINGS = {
         ("doors", "boxes"),
         lambda d: _of_episode(d, lambda e: [e["boxes"][0][1], *_the_door_cell(e)]),
         lambda key, d: f"door at x {key[1]}, y {key[2]}; box in row {key[0]}",
-        lambda d: _has_the_door(d) and _has_one_box(d),
+        lambda d: _has_the_door(d) and all(len(episode["boxes"]) == 1 for episode in d.episodes),
     ),
     "by_carrying": Grouping(
         "carrying phase",
@@ -248,7 +236,7 @@ GROUPINGS = {
             d, lambda e: [_quadrant(e[name], e["grid_size"]) for name in ("target_pos", "agent_start_pos")]
         ),
         lambda key, d: f"agent {_QUADRANTS[key[1]]}, target {_QUADRANTS[key[0]]}",
-        _has_targets,
+        lambda d: all(episode["target_pos"] is not None for episode in d.episodes),
     ),
     "by_key_phase": Grouping(
         "key phase",

@@ -130,8 +130,7 @@ def _with_sum(values: np.ndarray) -> np.ndarray:
     return np.column_stack([values.sum(1), values])
 
 
-def _numbers(name: str, means: Means | None, group: int, value: int) -> dict[str, float | None]:
-    """Return a mean under a name, with its interval; None where there is none."""
-    parts = (None,) * 3 if means is None else (means.mean, means.low, means.high)
-    found = [np.nan if part is None else float(part[group, value]) for part in parts]
+def _numbers(name: str, means: Means | None, group: int, value: int) -> dict[str, float]:
+    """Return a mean under a name, with its interval; NaN where there is none."""
+    found = (np.nan,) * 3 if means is None else means.interval(group, value)
     return {f"{name}{end}": number + 0.0 for end, number in zip(("", "_low", "_high"), found, strict=True)}

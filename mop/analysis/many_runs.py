@@ -151,18 +151,17 @@ def _lpc_sums(columns: _Columns, mask: np.ndarray) -> EpisodeSums:
 def _part(columns: _Columns, mask: np.ndarray, phase: str, action: str) -> Part:
     episode, num = columns.episode[mask], columns.num_episodes
     values = {name: of_steps[mask] for name, of_steps in columns.values.items()}
-    part = Part(phase, action, int(mask.sum()), len(np.unique(episode)))
-    part.measures.update({name: sums_of_mean(of_steps, episode, num) for name, of_steps in values.items()})
-    if action != ANY_ACTION:
-        return part
-    if "lpc" in values:
+    measures: dict[str, EpisodeSums | float] = {
+        name: sums_of_mean(of_steps, episode, num) for name, of_steps in values.items()
+    }
+    cells, means = None, {}
+    if action == ANY_ACTION and "lpc" in values:
         for name, other in columns.correlates.items():
-            part.measures[name] = sums_of_correlation(values["lpc"], other[mask], episode, num)
-    if columns.cell is None:
-        return part
-    cells = index_cells(columns.cell[mask])
-    means = {name: cells.mean(of_steps) for name, of_steps in values.items()}
-    return Part(part.phase, part.action, part.num_steps, part.num_episodes, part.measures, cells, means)
+            measures[name] = sums_of_correlation(values["lpc"], other[mask], episode, num)
+    if action == ANY_ACTION and columns.cell is not None:
+        cells = index_cells(columns.cell[mask])
+        means = {name: cells.mean(of_steps) for name, of_steps in values.items()}
+    return Part(phase, action, int(mask.sum()), len(np.unique(episode)), measures, cells, means)
 
 
 def _states(routing_data: RoutingData, state: Sequence[str], phases: str | None, reasons: list[str]):

@@ -12,7 +12,7 @@ from mop.analysis.groups import Groups
 from mop.analysis.routing_data import checked_weights, follows_on, index_episodes, whole_of
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
-from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_shares
+from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_shares, ratio, sum_by
 
 
 def compute_layer_lpc(weights: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -64,8 +64,7 @@ def mean_by(index: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.nda
 
     counts: how often each index occurs.
     """
-    total = np.stack([np.bincount(index, weights=column, minlength=len(counts)) for column in values.T], axis=1)
-    return np.divide(total, counts[:, None], out=np.full(total.shape, np.nan), where=counts[:, None] > 0)
+    return ratio(sum_by(index, values, len(counts)), counts[:, None])
 
 
 # --- pathways: the dominant expert of each layer ----------------------------------------------------------------------

@@ -54,6 +54,14 @@ def checked_weights(steps: Steps) -> list[np.ndarray]:
     return layers
 
 
+def known_sizes(header: Mapping) -> Sequence[Sequence[int]]:
+    """Return `expert_hidden_sizes`, checked: they are there."""
+    if header.get("expert_hidden_sizes") is None:
+        way_out = "make a new cache with `python batch_eval.py --force`"
+        raise InputError(f"this routing data has no 'expert_hidden_sizes', the sizes of its experts: {way_out}")
+    return header["expert_hidden_sizes"]
+
+
 def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray:
     """Apply a filter: the steps that it leaves, (S,) bool."""
     if filter_fn is None:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mop.analysis.cells import index_cells
-from mop.analysis.routing_data import checked_positions, checked_weights
+from mop.analysis.routing_data import checked_positions, checked_weights, known_sizes
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
+from mop.statistics.bootstrap import sum_by
 from mop.statistics.intervals import (
     Contrast,
     Interval,
@@ -110,20 +111,12 @@ def compare_cells(
     ]
     positions = [checked_positions(data.steps.position)[mask] for data, _, _, mask in sides]
     index = index_cells(np.concatenate(positions))
-    num_cells, places, start = len(index.cells), [], 0
-    for of_side in positions:
-        places.append(index.index[start : start + len(of_side)])
-        start += len(of_side)
-    sums = []
+    num_cells, sums = len(index.cells), []
+    places = np.split(index.index, [len(positions[0])])
     for (data, world, values, mask), cell, num_worlds in zip(sides, places, pair.num_worlds, strict=True):
-        values, size = np.asarray(values, np.float64)[mask], (num_cells, num_worlds)
         place = cell * num_worlds + world[np.asarray(data.steps.episode)[mask]]
-        is_known = np.isfinite(values)
-        total, count = (
-            np.bincount(place, weights=column, minlength=np.prod(size)).reshape(size)
-            for column in (np.where(is_known, values, 0), is_known)
-        )
-        sums.append(Sums(total, count))
+        found = _sum_by(place, np.asarray(values)[mask], num_cells * num_worlds)
+        sums.append(Sums(*(part.reshape(num_cells, num_worlds) for part in found)))
     steps = (np.bincount(cell, minlength=num_cells) for cell in places)
     return CellContrast(index.cells, *steps, compare_means(*sums, pair.is_paired))
 
@@ -142,14 +135,6 @@ def common_sizes(left: Mapping, right: Mapping) -> list[list[int]]:
     if len(layers[0]) != len(layers[1]):
         return []
     return [sorted(set(one) & set(other)) for one, other in zip(*layers, strict=True)]
-
-
-def known_sizes(header: Mapping) -> Sequence[Sequence[int]]:
-    """Return `expert_hidden_sizes`, checked: they are there."""
-    if header.get("expert_hidden_sizes") is None:
-        way_out = "make a new cache with `python batch_eval.py --force`"
-        raise InputError(f"this routing data has no 'expert_hidden_sizes', by which experts are matched: {way_out}")
-    return header["expert_hidden_sizes"]
 
 
 def _architecture_notes(left: Mapping, right: Mapping) -> list[str]:
@@ -186,13 +171,15 @@ def compare_metrics(pair: Pair) -> list[Compared]:
     """
     compared = [_compare_success(pair)] if _have(pair, "success") else []
     if _have(pair, "success", "steps", "expert_steps"):
-        sides = [_ratios(data, world, n) for data, world, n in _sides(pair)]
+        sides = [_sum_by(world, _path_ratios(data), n) for data, world, n in _sides(pair)]
         if pair.is_paired:
             both = (sides[0].count > 0) & (sides[1].count > 0)
             sides = [Sums(total * both, count * both) for total, count in sides]
         compared.append(_named("path_ratio", compare_means(*sides, pair.is_paired)))
     if all(data.steps.lpc is not None for data in (pair.left, pair.right)):
-        sides = [_lpc_sums(data, world, n) for data, world, n in _sides(pair)]
+        sides = [
+            _sum_by(world[np.asarray(data.steps.episode)], data.column("lpc"), n) for data, world, n in _sides(pair)
+        ]
         compared.append(_named("mean_lpc", compare_means(*sides, pair.is_paired)))
     return [row for row in compared if min(row.left_episodes, row.right_episodes) > 0]
 
@@ -206,15 +193,18 @@ def _sides(pair: Pair) -> list[tuple[RoutingData, np.ndarray, int]]:
     return [(pair.left, pair.left_world, left), (pair.right, pair.right_world, right)]
 
 
-def _by_world(values: np.ndarray | Sequence[float], world: np.ndarray, num_worlds: int) -> np.ndarray:
-    """Sum values (N,) over each world (W,), without those of world -1."""
-    counts = world >= 0
-    return np.bincount(world[counts], weights=np.asarray(values, np.float64)[counts], minlength=num_worlds)
+def _sum_by(world: np.ndarray, values: np.ndarray | Sequence[float], num_worlds: int) -> Sums:
+    """Add and count the finite values (N,) of each world (W,), without those of world -1."""
+    values = np.asarray(values, np.float64)
+    counts = (world >= 0) & np.isfinite(values)
+    of_worlds = np.column_stack([values, np.ones(len(values))])
+    return Sums(*sum_by(world[counts], of_worlds[counts], num_worlds).T)
 
 
 def _compare_success(pair: Pair) -> Compared:
     left, right = (
-        _by_world([episode["success"] for episode in data.episodes], world, n) > 0 for data, world, n in _sides(pair)
+        _sum_by(world, [episode["success"] for episode in data.episodes], n).total > 0
+        for data, world, n in _sides(pair)
     )
     phi = correlation_of_outcomes(left, right) if pair.is_paired else 0.0
     counts = [(int(side.sum()), len(side)) for side in (left, right)]
@@ -225,16 +215,9 @@ def _compare_success(pair: Pair) -> Compared:
     return Compared("success_rate", *shares, difference_of_rates(*counts, phi), len(left), len(right))
 
 
-def _ratios(data: RoutingData, world: np.ndarray, num_worlds: int) -> Sums:
-    solved = np.array([bool(episode["success"]) for episode in data.episodes])
-    ratio = [e["steps"] / e["expert_steps"] if ok else 0.0 for e, ok in zip(data.episodes, solved, strict=True)]
-    return Sums(_by_world(ratio, world, num_worlds), _by_world(solved, world, num_worlds))
-
-
-def _lpc_sums(data: RoutingData, world: np.ndarray, num_worlds: int) -> Sums:
-    lpc, of_step = np.asarray(data.steps.lpc, np.float64), world[np.asarray(data.steps.episode)]
-    is_known = np.isfinite(lpc)
-    return Sums(_by_world(np.where(is_known, lpc, 0), of_step, num_worlds), _by_world(is_known, of_step, num_worlds))
+def _path_ratios(data: RoutingData) -> list[float]:
+    """Return steps / the bot's steps of each episode, NaN of a failure."""
+    return [e["steps"] / e["expert_steps"] if e["success"] else np.nan for e in data.episodes]
 
 
 def _named(name: str, contrast: Contrast) -> Compared:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.common.seeding import stream_seed
+from mop.statistics.bootstrap import ratio, sum_by
 from mop.statistics.information import jensen_shannon_bits
 from mop.statistics.permutation import NUM_PERMUTATIONS, chance_level, groups_of_other_episodes
 
@@ -26,17 +27,12 @@ def step_correlation(first: np.ndarray, second: np.ndarray, group: np.ndarray | 
 
 def group_means(weights: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Average weights over the steps of each group, (groups, G) float64; every group from 0 on has steps."""
-    return _sums(weights, group) / np.bincount(group)[:, None]
-
-
-def _sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Sum values (S, G) over the steps of each group, (groups, G) float64."""
-    return np.stack([np.bincount(group, column) for column in np.asarray(values, np.float64).T], axis=1)
+    return sum_by(group, weights) / np.bincount(group)[:, None]
 
 
 def _centred(weights: np.ndarray, group: np.ndarray) -> np.ndarray:
     counts = np.maximum(np.bincount(group), 1)[:, None]
-    return weights - (_sums(weights, group) / counts)[group]
+    return weights - (sum_by(group, weights) / counts)[group]
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -69,9 +65,8 @@ def pathway_shares(pathway: np.ndarray, group: np.ndarray, num_pathways: int, nu
     NaN in the row of a group without steps.
     """
     counts = np.bincount(group * num_pathways + pathway, minlength=num_groups * num_pathways)
-    counts = counts.reshape(num_groups, num_pathways).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        return counts / counts.sum(1, keepdims=True)
+    counts = counts.reshape(num_groups, num_pathways)
+    return ratio(counts, counts.sum(1, keepdims=True))
 
 
 def distinctness(

@@ -11,7 +11,7 @@ import numpy as np
 
 from mop.analysis.actions import action_probabilities, compute_policy_entropy
 from mop.analysis.routing import compute_layer_lpc
-from mop.analysis.routing_data import checked_weights
+from mop.analysis.routing_data import checked_weights, known_sizes
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
@@ -62,10 +62,7 @@ def experts_of(data: RoutingData) -> list[str]:
 
 
 def _lpc(data: RoutingData, expert: int) -> list[Part]:
-    sizes = data.header.get("expert_hidden_sizes")
-    if sizes is None:
-        way_out = "make a new cache with `python batch_eval.py --force`"
-        raise InputError(f"this routing data has no 'expert_hidden_sizes', which the LPC of a layer needs: {way_out}")
+    sizes = known_sizes(data.header)
     of_layers = [*map(compute_layer_lpc, checked_weights(data.steps), sizes)]
     most = [float(max(of_layer) ** 2) for of_layer in sizes]
     total = Part("all layers", "mean LPC, all layers", np.asarray(data.column("lpc"), float), (0.0, sum(most)))

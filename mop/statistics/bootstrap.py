@@ -147,6 +147,11 @@ def bootstrap_shares(
     return bootstrap_means(np.asarray(kind)[:, None] == np.arange(num_kinds), episode, group, num_groups)
 
 
+def sum_by(index: np.ndarray, values: np.ndarray, num: int = 0) -> np.ndarray:
+    """Add values (S, K) of equal index (S,): (G, K) float64, G the largest index + 1, or `num` if that is more."""
+    return np.stack([np.bincount(index, column, num) for column in values.T], axis=1)
+
+
 def ratio(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Divide totals by counts, NaN where a count is 0."""
     counts = np.broadcast_to(counts, np.shape(totals))
@@ -197,7 +202,7 @@ class EpisodeSums:
 def sums_of_mean(values: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
     """Average values (S,) over steps; values that are not finite do not count. episode: (S,) int below B."""
     is_known = np.isfinite(values)
-    return _summed([np.where(is_known, values, 0.0), is_known], episode, num_episodes)
+    return EpisodeSums(sum_by(episode, np.column_stack([np.where(is_known, values, 0.0), is_known]), num_episodes))
 
 
 def sums_of_correlation(x: np.ndarray, y: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
@@ -207,7 +212,7 @@ def sums_of_correlation(x: np.ndarray, y: np.ndarray, episode: np.ndarray, num_e
     """
     is_known = np.isfinite(x) & np.isfinite(y)
     x, y = (_centred(np.asarray(values, np.float64), is_known) for values in (x, y))
-    return _summed([is_known, x, y, x * x, y * y, x * y], episode, num_episodes)
+    return EpisodeSums(sum_by(episode, np.column_stack([is_known, x, y, x * x, y * y, x * y]), num_episodes))
 
 
 def _centred(values: np.ndarray, is_known: np.ndarray) -> np.ndarray:
@@ -215,10 +220,6 @@ def _centred(values: np.ndarray, is_known: np.ndarray) -> np.ndarray:
     mean = values[is_known].mean() if is_known.any() else 0.0
     centred = np.where(is_known, values, mean) - mean
     return np.where(np.abs(centred) > 1e-12 * abs(mean), centred, 0.0)
-
-
-def _summed(columns: Sequence[np.ndarray], episode: np.ndarray, num_episodes: int) -> EpisodeSums:
-    return EpisodeSums(np.stack([np.bincount(episode, column, num_episodes) for column in columns], axis=1))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def mutual_information(probabilities: np.ndarray, state: np.ndarray, episode: np
 
     found, entropy = information(np.arange(len(probabilities))), float(entropy_nats(probabilities.mean(0)))
     null = chance_level(information(rows) for rows in rows_of_other_episodes(np.asarray(episode)))
-    corrected = _adjusted(found, null.mean, entropy - float(entropy_nats(probabilities).mean()))
+    corrected = _adjusted(found, null.value, entropy - float(entropy_nats(probabilities).mean()))
     return MutualInformation(corrected, found, *null, entropy, len(counts), len(probabilities))
 
 

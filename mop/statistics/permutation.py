@@ -1,29 +1,21 @@
 """Permutations: what a statistic is by chance. Axis letter: S steps."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import bounds
+from mop.statistics.intervals import Interval
 
 NUM_PERMUTATIONS = 200
 
 
-class ChanceLevel(NamedTuple):
-    """A statistic under a null hypothesis: the mean of its permutations, and where 95 % of them lie."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def chance_level(permuted: Iterable[float]) -> ChanceLevel:
-    """Compute the chance level of a statistic from its values under permutations."""
+def chance_level(permuted: Iterable[float]) -> Interval:
+    """Compute what a statistic is by chance: the mean of its permutations, and where 95 % of them lie."""
     values = np.fromiter(permuted, np.float64)
     low, high = bounds(values)
-    return ChanceLevel(float(values.mean()), float(low), float(high))
+    return Interval(float(values.mean()), float(low), float(high))
 
 
 def permute_within(values: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:

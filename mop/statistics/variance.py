@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mop.statistics.bootstrap import bootstrap_intervals
+from mop.statistics.bootstrap import bootstrap_intervals, sum_by
 from mop.statistics.intervals import Interval
 
 
@@ -47,19 +47,16 @@ def errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.nda
     pairs, pair, count = np.unique(episode * num_groups + group, return_inverse=True, return_counts=True)
     of_episode, of_group = pairs // num_groups, pairs % num_groups
 
-    def sums(index: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.stack([np.bincount(index, column) for column in weights.T], axis=1)
-
-    total = sums(pair, values)  # of each group in each episode that has it, (pairs, K)
+    total = sum_by(pair, values)  # of each group in each episode that has it, (pairs, K)
     others = np.bincount(of_group, count)[of_group] - count
     rest = len(values) - np.bincount(of_episode, count)[of_episode]
     is_seen = others > 0
-    of_group_elsewhere = sums(of_group, total)[of_group] - total
-    of_all_elsewhere = values.sum(0) - sums(of_episode, total)[of_episode]
+    of_group_elsewhere = sum_by(of_group, total)[of_group] - total
+    of_all_elsewhere = values.sum(0) - sum_by(of_episode, total)[of_episode]
     predicted = np.where(
         is_seen[:, None], of_group_elsewhere / np.maximum(others, 1)[:, None], of_all_elsewhere / rest[:, None]
     )
-    errors = sums(episode, np.square(values - predicted[pair]))
+    errors = sum_by(episode, np.square(values - predicted[pair]))
     return errors, float(count[~is_seen].sum() / len(values))
 
 
