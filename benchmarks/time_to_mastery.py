@@ -26,8 +26,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,7 +45,7 @@ from mop.common.task_mix import task_name
 from mop.common.workers import run_command
 from mop.plotting.style import HUES, Figure, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
-from studies.experiments import NUM_EPISODES, OF_RESULT, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
+from studies.experiments import NUM_EPISODES, OF_RESULT, OF_THE_STUDIES, RESULTS, ROOT, RUNS, Training, read_published
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
     "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,
@@ -57,7 +55,8 @@ NUM_CHECKPOINTS, NUM_SEEDS = 10, 3
 MASTERED, LOWER_END = 0.99, 0.98
 OF_ROUTING = ("router_entropy", "skip_weight", "pathways")
 NO_FAILURE = 0.05  # where 0 stands on the log axis of the figure, in percent
-TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / "mastery"
+TABLE, REPORT = RESULTS / "mastery.csv", RESULTS / "mastery.md"
+OF_A_TIMING = ["setting", "task_id", "seed"]
 
 
 _DEFAULTS = OF_THE_STUDIES | {"lr": 1e-3}
@@ -73,64 +72,39 @@ SETTINGS = {  # setting -> task -> flags
 }
 
 
-class Timing(NamedTuple):
+def timing(setting: str, task_id: str, seed: int) -> Training:
     """One training that is timed."""
+    flags = SETTINGS[setting][task_id]
+    num_updates = int(flags["num_updates"])
+    interval = max(1, num_updates // NUM_CHECKPOINTS)
+    own: dict[str, object] = {"device": "cpu", "num_updates": num_updates, "checkpoint_interval": interval}
+    own |= {"log_interval": math.gcd(interval, 10), "num_workers": 2}  # the log tells the seconds of a checkpoint
+    return Training(f"mastery/{setting}", task_id, setting, 0, seed, own | flags, again="--overwrite")
 
-    setting: str
-    task_id: str
-    seed: int
 
-    @property
-    def folder(self) -> Path:
-        """Its tree of checkpoints."""
-        return FOLDER / self.setting
-
-    @property
-    def key(self) -> RunKey:
-        """What names its files."""
-        return RunKey(self.task_id, 0, self.seed)
-
-    @property
-    def num_updates(self) -> int:
-        """Of the whole training."""
-        return int(SETTINGS[self.setting][self.task_id]["num_updates"])
-
-    @property
-    def command(self) -> list[str]:
-        """As it is typed."""
-        given: dict[str, object] = {"task_id": self.task_id, "trial": 0, "seed": self.seed}
-        given |= {"lang_encoder": "vocab", "device": "cpu"}
-        interval = max(1, self.num_updates // NUM_CHECKPOINTS)
-        given |= {"num_updates": self.num_updates, "checkpoint_interval": interval}
-        given |= {"log_interval": math.gcd(interval, 10)}  # the log tells the seconds of a checkpoint
-        given |= {"num_workers": 2} | SETTINGS[self.setting][self.task_id]
-        folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
-        given["checkpoint_dir"] = folder.as_posix()
-        return ["python", "train_mop.py", *as_flags(given), "--overwrite"]
-
-    def run(self) -> pd.DataFrame:
-        """Train, then evaluate: a row for each checkpoint."""
-        shutil.rmtree(self.key.folder(self.folder), ignore_errors=True)
-        start = time.perf_counter()
-        call(self.command)
-        seconds = time.perf_counter() - start
-        results = self.key.folder(self.folder) / "results.csv"
-        where = {"checkpoint_dir": self.folder, "cache_dir": results.parent / "cache", "results_path": results}
-        which = {"task": self.task_id, "trial": 0, "seed": self.seed, "num_episodes": NUM_EPISODES}
-        call(["python", "batch_eval.py", *as_flags(where | which)])
-        path = self.key.folder(self.folder) / "training_log.csv"
-        log = read_csv(path, "training log", numbers=("update", "env_steps", "seconds")).set_index("update")
-        beside = seconds - log["seconds"].iloc[-1]  # start and end of the process
-        rows = read_csv(results, texts=("checkpoint_path",), numbers=("update", *OF_RESULT))
-        update = rows["update"].fillna(self.num_updates).astype(int)  # the final checkpoint's path names none
-        measures = rows[list(OF_RESULT)]
-        keys = [RunKey.from_checkpoint(path) for path in rows["checkpoint_path"]]
-        routing = [measure_routing(load_cache(cache_path(results.parent / "cache", key))) for key in keys]
-        named = pd.DataFrame({"setting": self.setting, "task_id": self.task_id, "seed": self.seed}, index=rows.index)
-        named = named.assign(update=update, env_steps=log["env_steps"].loc[update].to_numpy(), **measures)
-        named = named.join(pd.DataFrame(routing, index=rows.index))
-        named = named.assign(seconds=log["seconds"].loc[update].to_numpy() + beside, beside_seconds=beside)
-        return named.assign(command=shlex.join(self.command)).sort_values("update")
+def run(training: Training) -> pd.DataFrame:
+    """Train, then evaluate: a row for each checkpoint."""
+    folder = training.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    start = time.perf_counter()
+    call(training.command)
+    seconds = time.perf_counter() - start
+    where = {"checkpoint_dir": RUNS / training.experiment, "cache_dir": folder / "cache"}
+    where |= {"results_path": folder / "results.csv"}
+    which = {"task": training.task_id, "trial": 0, "seed": training.seed, "num_episodes": NUM_EPISODES}
+    call(["python", "batch_eval.py", *as_flags(where | which)])
+    log = read_csv(folder / "training_log.csv", "training log", numbers=("update", "env_steps", "seconds"))
+    log = log.set_index("update")
+    rows = read_csv(folder / "results.csv", texts=("checkpoint_path",), numbers=("update", *OF_RESULT))
+    update = rows["update"].fillna(training.flags["num_updates"]).astype(int)  # the final checkpoint's path names none
+    keys = [RunKey.from_checkpoint(path) for path in rows["checkpoint_path"]]
+    routing = [measure_routing(load_cache(cache_path(folder / "cache", key))) for key in keys]
+    named = pd.DataFrame({name: getattr(training, name) for name in OF_A_TIMING}, index=rows.index)
+    named = named.assign(update=update, env_steps=log["env_steps"].loc[update].to_numpy(), **rows[list(OF_RESULT)])
+    named = named.join(pd.DataFrame(routing, index=rows.index))
+    beside = seconds - log["seconds"].iloc[-1]  # start and end of the process
+    named = named.assign(seconds=log["seconds"].loc[update].to_numpy() + beside, beside_seconds=beside)
+    return named.assign(command=training.text).sort_values("update")
 
 
 def measure_routing(cache: RoutingData) -> dict[str, float]:
@@ -168,22 +142,15 @@ def warm_up() -> None:
 def load_rows() -> pd.DataFrame:
     """What is timed already, whole, and with the flags that are asked for today."""
     if not TABLE.exists():
-        return pd.DataFrame(columns=[*Timing._fields, "command"])
-    key, numbers = (*Timing._fields, "update"), ("env_steps", *OF_RESULT, *OF_ROUTING, "seconds", "beside_seconds")
+        return pd.DataFrame(columns=[*OF_A_TIMING, "command"])
+    key, numbers = (*OF_A_TIMING, "update"), ("env_steps", *OF_RESULT, *OF_ROUTING, "seconds", "beside_seconds")
     rows = read_published(TABLE, texts=(*key[:2], "command"), numbers=(*key[2:], *numbers), key=key)
-    known = known_timings(rows)
-    own = {timing: shlex.join(timing.command) for timing in known}
-    whose = rows[list(Timing._fields)].itertuples(index=False, name=None)
-    rows = rows[rows["command"] == pd.Series([own.get(key) for key in whose], rows.index, dtype=object)]
-    commands = {own[timing]: timing.num_updates for timing in known}
-    ends = rows[rows["command"].map(commands) == rows["update"]]  # a training without its last row is not whole
-    return rows[rows["command"].isin(ends["command"])]
-
-
-def known_timings(rows: pd.DataFrame) -> list[Timing]:
-    """The trainings of a table whose settings and tasks there still are."""
-    known = rows[rows["setting"].isin(SETTINGS) & rows["task_id"].isin(GOALS)][list(Timing._fields)].drop_duplicates()
-    return list(itertools.starmap(Timing, known.itertuples(index=False, name=None)))
+    rows = rows[rows["setting"].isin(SETTINGS) & rows["task_id"].isin(GOALS)]
+    asked = [timing(*of_row) for of_row in rows[OF_A_TIMING].itertuples(index=False, name=None)]
+    rows = rows.assign(last=[training.flags["num_updates"] for training in asked])
+    rows = rows[rows["command"] == [training.text for training in asked]]
+    is_whole = rows["command"].isin(rows.loc[rows["update"] == rows["last"], "command"])  # it has its last row
+    return rows[is_whole].drop(columns="last")
 
 
 def mastery_of(run: pd.DataFrame) -> pd.Series | None:
@@ -261,14 +228,14 @@ class Settings:
 def main() -> int:
     """Time what is missing, one training after the other; tell."""
     args = parse(Settings, __doc__)
-    asked = [Timing(s, task, seed) for seed in range(args.seeds) for task in args.tasks for s in args.settings]
+    asked = [timing(s, task, seed) for seed in range(args.seeds) for task in args.tasks for s in args.settings]
     rows = load_rows()
-    missing = [t for t in asked if not args.report and shlex.join(t.command) not in set(rows["command"])]
+    missing = [t for t in asked if not args.report and t.text not in set(rows["command"])]
     if missing:
         warm_up()
-    for timing in tqdm(missing, unit="training", dynamic_ncols=True, disable=not missing):
-        tqdm.write(shlex.join(timing.command))
-        rows = pd.concat([rows, timing.run()] if len(rows) else [timing.run()], ignore_index=True)
+    for training in tqdm(missing, unit="training", dynamic_ncols=True, disable=not missing):
+        tqdm.write(training.text)
+        rows = pd.concat([rows, run(training)] if len(rows) else [run(training)], ignore_index=True)
         rows = rows.sort_values(["task_id", "setting", "seed", "update"])
         write_csv(TABLE, rows, "%.6g")
     if rows.empty:

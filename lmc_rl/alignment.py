@@ -113,39 +113,6 @@ class Symmetry:
             _eye(structure.word_dim),
         )
 
-    @classmethod
-    def random(cls, structure: PolicyStructure, seed: int) -> "Symmetry":
-        """One drawn at random: any units, signs, scales, experts of equal size, and bases."""
-        rng = torch.Generator().manual_seed(seed)
-
-        def permutation(size: int) -> Tensor:
-            return _eye(size)[torch.randperm(size, generator=rng)]
-
-        def basis(size: int) -> Tensor:
-            return torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))[0]
-
-        self = cls.identity(structure)
-        self.mission = basis(structure.lang_dim)
-        self.words = basis(structure.word_dim)
-        self.streams = [(permutation if structure.has_norm else basis)(structure.width) for _ in self.streams]
-        for gru, size in structure.units.items():
-            signs = torch.randint(2, (size, 1), generator=rng) * 2.0 - 1.0
-            self.units[gru] = (p := permutation(size), signs * p)
-        for order, sizes in zip(self.experts, structure.sizes, strict=True):
-            for size in set(sizes):
-                places = [e for e, other in enumerate(sizes) if other == size]
-                for place, k in zip(places, torch.randperm(len(places), generator=rng).tolist(), strict=True):
-                    order[place] = places[k]
-        for part, size in structure.front.items():
-            p = permutation(size)
-            scales = [torch.randn(size, 1, generator=rng, dtype=torch.float64).div(2).exp() for _ in self.front[part]]
-            if part == "cells":
-                scales[0] *= torch.randint(2, (size, 1), generator=rng) * 2 - 1
-            if part == "heads":
-                scales = [torch.ones(1)]
-            self.front[part] = tuple(scale * p for scale in scales)
-        return self
-
 
 def _eye(size: int) -> Tensor:
     return torch.eye(size, dtype=torch.float64)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lmc_rl.analysis.results import ExperimentPaths, LineResult, load_lines
+from lmc_rl.analysis.table import LineKey
 from lmc_rl.config import ExperimentConfig, resolve_mop, resolve_rl
 from lmc_rl.experiment import learner_class, measure_all
-from lmc_rl.learners.base import PolicyPair
+from lmc_rl.learners.base import Line
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.errors import InputError
@@ -25,7 +26,7 @@ def compare(first: Path, second: Path, out: Path, flags: Mapping[str, Any]) -> t
     with open_output_dir(out, record, "compared.json"):
         learner = learner_class(config)(config, ExperimentPaths(out, out))
         with Workers(config.jobs) as workers:
-            measure_all(learner, [PolicyPair("other", None, None, first, second)], workers)
+            measure_all(learner, [Line(LineKey("other"), first, second)], workers)
         return load_lines(out, (), config.alpha_points, config.tolerance)
 
 

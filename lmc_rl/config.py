@@ -159,6 +159,11 @@ class ExperimentConfig(MachineSettings):
         raise NotImplementedError
 
     @property
+    def steps_per_update(self) -> int:
+        """How much of `total` an update is."""
+        return 1
+
+    @property
     def env_steps_of_forks(self) -> list[int]:
         """How many environment steps are done at each fork."""
         return self.fork_steps
@@ -275,6 +280,10 @@ class RLConfig(ExperimentConfig, RLRunSettings):
     @property
     def total(self) -> int:
         return self.total_steps
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.train_freq
 
     @property
     def fork_steps(self) -> list[int]:

@@ -20,9 +20,9 @@ from typing import Any
 import orjson
 
 from lmc_rl.analysis.results import ExperimentPaths, read_measures
-from lmc_rl.analysis.table import Kept, rows_file, rows_of_pieces
+from lmc_rl.analysis.table import Kept, LineKey, rows_file, rows_of_pieces
 from lmc_rl.config import CONFIG_NAME, ExperimentConfig, RLConfig, load_config
-from lmc_rl.learners.base import Learner, Line, PolicyPair, WorkItem
+from lmc_rl.learners.base import Learner, Line, WorkItem
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_training_state, save_checkpoint
 from mop.artifacts.sums import SUMS, check_sum, has_sums, read_sums, write_summed, write_sums
@@ -284,23 +284,25 @@ def train_all(stage: Sequence[Training], workers: Workers) -> None:
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 
-def pairs_of(learner: Learner) -> list[PolicyPair]:
-    """The controls, and a pair for each fork and two of its children."""
+def pairs_of(learner: Learner) -> list[Line]:
+    """The controls, and a line for each fork and two of its children."""
     config, paths = learner.config, learner.paths
     last, found = len(config.fork_points) - 1, []
     if "self" in config.controls and last >= 0:
-        found.append(PolicyPair("self", last, None, paths.child(last, 1), paths.weights / f"self_{last}.pt"))
+        found.append(Line(LineKey("self", last), paths.child(last, 1), paths.weights / f"self_{last}.pt"))
     if "independent" in config.controls:
         ends = paths.weights / "final.pt", paths.weights / "independent.pt"
-        found.append(PolicyPair("independent", None, None, *ends))
-    pairs = list(combinations(range(1, config.children + 1), 2))
+        found.append(Line(LineKey("independent"), *ends))
     for fork in range(last + 1):
-        found += [PolicyPair("fork", fork, pair, *(paths.child(fork, child) for child in pair)) for pair in pairs]
+        found += [
+            Line(LineKey("fork", fork, (one, other)), paths.child(fork, one), paths.child(fork, other))
+            for one, other in combinations(range(1, config.children + 1), 2)
+        ]
     return found
 
 
 def measure_all(
-    learner: Learner, pairs: Sequence[PolicyPair], workers: Workers, on_save: Callable[[], object] = lambda: None
+    learner: Learner, pairs: Sequence[Line], workers: Workers, on_save: Callable[[], object] = lambda: None
 ) -> None:
     """Measure what is missing of the lines between these policies: once for each pair, then each alpha and episode.
 
@@ -315,24 +317,24 @@ def measure_all(
 
 
 def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
-    return results / "paths" / f"{lines[0].pair.name}.json"
+    return results / "paths" / f"{lines[0].key.name_of_pair}.json"
 
 
 def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
     try:
         found = read_measures(_measures_path(results, lines))  # those of older experiments do not say whose they are
-        return all(found.get(name, value) == value for name, value in lines[0].pair.identity.items())
+        return all(found.get(name, value) == value for name, value in lines[0].key.of_pair.items())
     except InputError:  # not there, or damaged
         return False
 
 
 def _is_aligned(lines: Sequence[Line]) -> bool:
-    return all(line.pair.ends[1].exists() for line in lines if line.is_aligned)
+    return all(line.ends[1].exists() for line in lines if line.key.is_aligned)
 
 
 def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:
     learner, lines = work
-    found = lines[0].pair.identity | dict(learner.measures(lines))
+    found = lines[0].key.of_pair | dict(learner.measures(lines))
     write_summed(_measures_path(learner.paths.results, lines), found)
 
 

@@ -85,6 +85,7 @@ class Training:
     flags: Mapping[str, object]
     policy: str = "mop"
     tasks: str | None = None  # a file of tasks, of which `task_id` is the name
+    again: str = "--resume"  # what it does where it was begun before
 
     @property
     def key(self) -> RunKey:
@@ -104,7 +105,7 @@ class Training:
         where = RUNS / self.experiment
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
-        return ["python", script, *as_flags(given), "--resume"]
+        return ["python", script, *as_flags(given), self.again]
 
     @property
     def state(self) -> Path:

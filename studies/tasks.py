@@ -24,6 +24,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,58 +46,22 @@ from plotting_utils import plot_by_task
 from studies import experiments, references
 from studies.experiments import OF_A_TRAINING, OF_RESULT, SEEDS, Training
 
-TASKS = {  # updates of 512 environment steps; BabyAI's levels (Minigrid lacks PutNext), JAT's, smaller ones
-    "BabyAI-GoToObj-v0": 200,
-    "BabyAI-OpenRedDoor-v0": 200,
-    "BabyAI-GoToRedBallNoDists-v0": 200,
-    "BabyAI-UnlockLocal-v0": 400,
-    "BabyAI-UnlockPickup-v0": 400,
-    "BabyAI-OpenTwoDoors-v0": 400,
-    "BabyAI-KeyCorridorS3R1-v0": 400,
-    "BabyAI-OpenDoor-v0": 400,
-    "BabyAI-GoToDoor-v0": 400,
-    "BabyAI-GoToObjDoor-v0": 400,
-    "BabyAI-ActionObjDoor-v0": 400,
-    "BabyAI-OneRoomS8-v0": 400,
-    "BabyAI-GoToRedBallGrey-v0": 400,
-    "BabyAI-GoToRedBall-v0": 400,
-    "BabyAI-GoToRedBlueBall-v0": 400,
-    "BabyAI-GoToLocal-v0": 400,
-    "BabyAI-PickupDist-v0": 600,
-    "BabyAI-PickupLoc-v0": 600,
-    "BabyAI-OpenDoorLoc-v0": 600,
-    "BabyAI-OpenDoorsOrderN4-v0": 600,
-    "BabyAI-BlockedUnlockPickup-v0": 800,
-    "BabyAI-KeyCorridorS3R2-v0": 800,
-    "BabyAI-GoToObjMazeS4-v0": 800,
-    "BabyAI-UnlockPickupDist-v0": 1000,
-    "BabyAI-FindObjS5-v0": 1000,
-    "BabyAI-KeyCorridorS3R3-v0": 1000,
-    "BabyAI-PutNextS5N2-v0": 1000,
-    "BabyAI-PutNextLocal-v0": 1000,
-    "BabyAI-PickupAbove-v0": 1000,
-    "BabyAI-MoveTwoAcrossS5N2-v0": 2000,
-    "BabyAI-KeyCorridorS4R3-v0": 2000,
-    "BabyAI-GoToSeqS5R2-v0": 2000,
-    "BabyAI-GoToObjMaze-v0": 2000,
-    "BabyAI-PutNextS7N4-v0": 2000,
-    "BabyAI-GoTo-v0": 3000,
-    "BabyAI-Pickup-v0": 3000,
-    "BabyAI-UnblockPickup-v0": 3000,
-    "BabyAI-Open-v0": 3000,
-    "BabyAI-KeyCorridor-v0": 4000,
-    "BabyAI-MoveTwoAcrossS8N9-v0": 4000,
-    "BabyAI-UnlockToUnlock-v0": 4000,
-    "BabyAI-MiniBossLevel-v0": 4000,
-    "BabyAI-Synth-v0": 10000,
-    "BabyAI-SynthLoc-v0": 10000,
-    "BabyAI-GoToSeq-v0": 10000,
-    "BabyAI-SynthSeq-v0": 10000,
-    "BabyAI-BossLevelNoUnlock-v0": 10000,
-    "BabyAI-Unlock-v0": 20000,
-    "BabyAI-GoToImpUnlock-v0": 20000,
-    "BabyAI-BossLevel-v0": 20000,
-}
+LENGTHS = {  # updates of 512 environment steps -> tasks: BabyAI's levels (Minigrid lacks PutNext), JAT's, smaller ones
+    200: ("GoToObj", "OpenRedDoor", "GoToRedBallNoDists"),
+    400: (
+        "UnlockLocal", "UnlockPickup", "OpenTwoDoors", "KeyCorridorS3R1", "OpenDoor", "GoToDoor", "GoToObjDoor",
+        "ActionObjDoor", "OneRoomS8", "GoToRedBallGrey", "GoToRedBall", "GoToRedBlueBall", "GoToLocal",
+    ),
+    600: ("PickupDist", "PickupLoc", "OpenDoorLoc", "OpenDoorsOrderN4"),
+    800: ("BlockedUnlockPickup", "KeyCorridorS3R2", "GoToObjMazeS4"),
+    1000: ("UnlockPickupDist", "FindObjS5", "KeyCorridorS3R3", "PutNextS5N2", "PutNextLocal", "PickupAbove"),
+    2000: ("MoveTwoAcrossS5N2", "KeyCorridorS4R3", "GoToSeqS5R2", "GoToObjMaze", "PutNextS7N4"),
+    3000: ("GoTo", "Pickup", "UnblockPickup", "Open"),
+    4000: ("KeyCorridor", "MoveTwoAcrossS8N9", "UnlockToUnlock", "MiniBossLevel"),
+    10000: ("Synth", "SynthLoc", "GoToSeq", "SynthSeq", "BossLevelNoUnlock"),
+    20000: ("Unlock", "GoToImpUnlock", "BossLevel"),
+}  # fmt: skip
+TASKS = {f"BabyAI-{name}-v0": num_updates for num_updates, names in LENGTHS.items() for name in names}
 COMMON: dict[str, object] = {"lang_encoder": "words"}  # flags of all trainings; the rest are defaults
 POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of older policies of the zoo
     "mixture": (30, "mop", {}),
@@ -247,21 +212,46 @@ def interval(numbers: tuple[float, float, float], sign: str = "") -> str:
     return f"{mean} ({low} to {high})"
 
 
+class OfTask(NamedTuple):
+    """What is published of some settings in a task."""
+
+    task_id: str
+    rows: dict[str, pd.DataFrame]  # setting -> its trainings by seed
+    success: dict[str, np.ndarray]  # setting that has any -> successes of K seeds in W worlds (K, W)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether all settings have the same seeds."""
+        return len({tuple(own["seed"]) for own in self.rows.values()}) == 1
+
+    @property
+    def intervals(self) -> list[str]:
+        """Success with each setting, a dash where it has no training."""
+        found = {name: interval(success_over_seeds(success)) for name, success in self.success.items()}
+        return [found.get(name, "–") for name in self.rows]
+
+
+def of_tasks(table: pd.DataFrame, worlds: pd.DataFrame, settings: tuple[str, ...]) -> Iterator[OfTask]:
+    """The tasks in which some of these settings have trainings."""
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        rows = {name: of_task[of_task["setting"] == name].sort_values("seed") for name in settings}
+        own = worlds[worlds["task_id"] == task_id].sort_values("seed")
+        success = {name: solved_worlds(own[own["setting"] == name]) for name in settings if len(rows[name])}
+        if success:
+            yield OfTask(str(task_id), rows, success)
+
+
 def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     """A line for each task: the mixture, the GRU, and what is between them where both have the same seeds."""
     lines = []
-    for task_id, of_task in table.groupby("task_id", sort=False):
-        rows = {setting: of_task[of_task["setting"] == setting] for setting in RIVALS}
-        success, seeds = success_of(worlds, task_id, RIVALS)
-        if not success:
-            continue
-        counts = sorted({len(of_setting) for of_setting in seeds} - {0})
-        cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts))]
-        cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in RIVALS]
-        cells += [interval(difference(*success.values()), "+") if len(seeds) == 1 else "–"]
-        cells += [", ".join(experiments.ratio(rows[setting]) for setting in RIVALS)]
-        cells += [", ".join(_shown((rows[setting]["seconds"] / 60).median(), ".1f") for setting in RIVALS)]
-        cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), references.BABYAI.get(task_name(task_id), "")]
+    for task in of_tasks(table, worlds, RIVALS):
+        own = task.rows.values()
+        name, counts = task_name(task.task_id), sorted({len(rows) for rows in own} - {0})
+        cells = [name, f"{pd.concat(own)['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts)), *task.intervals]
+        cells += [interval(difference(*task.success.values()), "+") if task.is_paired else "–"]
+        cells += [", ".join(map(experiments.ratio, own))]
+        cells += [", ".join(_shown((rows["seconds"] / 60).median(), ".1f") for rows in own)]
+        cells += [_shown(task.rows["mixture"]["mean_lpc"].mean(), ",.0f"), references.BABYAI.get(name, "")]
         lines.append(cells)
     head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
     head += "mixture and GRU | minutes, mixture and GRU | mean LPC of the mixture | BabyAI, %"
@@ -274,17 +264,13 @@ def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     "" where there is no such task.
     """
     lines = []
-    for task_id, of_task in table.groupby("task_id", sort=False):
-        success, seeds = success_of(worlds, task_id, COSTS)
-        if len(success) < 2 or len(seeds) > 1:
-            continue
-        free, paid = (of_task[of_task["setting"] == setting].sort_values("seed") for setting in COSTS)
+    for task in (task for task in of_tasks(table, worlds, COSTS) if task.is_paired):
+        free, paid = task.rows.values()
         left = 100 * paid["mean_lpc"].to_numpy() / free["mean_lpc"].to_numpy()
-        cells = [task_name(task_id), str(len(free)), *(interval(success_over_seeds(success[name])) for name in COSTS)]
-        cells += [interval(difference(success[COSTS[1]], success[COSTS[0]]), "+")]
+        cells = [task_name(task.task_id), str(len(free)), *task.intervals]
+        cells += [interval(difference(task.success[COSTS[1]], task.success[COSTS[0]]), "+")]
         cells += [", ".join(map(experiments.ratio, (free, paid)))]
-        cells += [experiments.spread(free["mean_lpc"]), experiments.spread(paid["mean_lpc"])]
-        lines.append([*cells, experiments.spread(pd.Series(left))])
+        lines.append([*cells, *map(experiments.spread, (free["mean_lpc"], paid["mean_lpc"], pd.Series(left)))])
     names = ("lpc_alpha 0", COSTS[1])
     head = ["task", "seeds", *(f"{name}: success, %" for name in names), "difference, points", "path ratio of both"]
     head += [*(f"{name}: mean LPC" for name in names), "LPC that is left, %"]
@@ -296,17 +282,14 @@ def as_reading_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     """A line for each task: the mixture, the same without its mission, random actions; and the returns of JAT."""
     lines = []
     by_chance = {row["task_id"]: row for row in references.load_random()}
-    for task_id, of_task in table.groupby("task_id", sort=False):
-        success, _ = success_of(worlds, task_id, READERS)
-        if READERS[0] not in success or task_id not in by_chance:
+    for task in of_tasks(table, worlds, READERS):
+        if READERS[0] not in task.success or task.task_id not in by_chance:
             continue
-        chance = by_chance[task_id]
+        name, chance = task_name(task.task_id), by_chance[task.task_id]
         rate = (chance["success_rate"], *interval_of_rate(chance["success_rate"], chance["num_episodes"]))
-        cells = [interval(success_over_seeds(success[name])) if name in success else "–" for name in READERS]
-        own = of_task.loc[of_task["setting"] == READERS[0], "mean_return"].mean()
-        theirs = references.JAT.get(task_name(task_id))
-        cells += [interval(rate), f"{own:.3f}, {chance['mean_return']:.3f}"]
-        lines.append([task_name(task_id), *cells, "{1:.3f}, {0:.3f}".format(*theirs) if theirs else ""])
+        own, theirs = task.rows[READERS[0]]["mean_return"].mean(), references.JAT.get(name)
+        cells = [name, *task.intervals, interval(rate), f"{own:.3f}, {chance['mean_return']:.3f}"]
+        lines.append([*cells, "{1:.3f}, {0:.3f}".format(*theirs) if theirs else ""])
     head = ["task", "mixture: success, %", "without the mission: success, %", "random actions: success, %"]
     return markdown_table([*head, "mean return: mixture, random actions", "JAT: bot, random actions"], lines)
 
@@ -336,42 +319,31 @@ def what_lpc_tells(table: pd.DataFrame) -> str:
     return markdown_table([f"over {len(means)} tasks", "lpc_alpha 0", COSTS[1]], lines)
 
 
-def success_of(
-    worlds: pd.DataFrame, task_id: str, settings: tuple[str, ...]
-) -> tuple[dict[str, np.ndarray], set[tuple[int, ...]]]:
-    """Of each setting that has rows, the successes of K seeds in W worlds (K, W); and the seeds of all settings."""
-    own = worlds[worlds["task_id"] == task_id]
-    solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in settings}
-    seeds = {tuple(found["seed"]) for found in solved.values()}
-    return {setting: solved_worlds(found) for setting, found in solved.items() if len(found)}, seeds
-
-
 def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds take shorter paths.
 
     "" where no task has the same seeds of both.
     """
-    more: dict[str, list[str]] = {setting: [] for setting in RIVALS}
-    shorter: dict[str, list[str]] = {setting: [] for setting in RIVALS}
-    num_tasks = 0
-    for task_id, of_task in table.groupby("task_id", sort=False):
-        success, seeds = success_of(worlds, task_id, RIVALS)
-        if len(seeds) > 1 or not success:
-            continue
-        num_tasks += 1
-        _, low, high = difference(*success.values())
-        ratios = of_task.groupby("setting")["path_ratio"]  # NaN where a seed solves no world: nothing is claimed then
-        longest, shortest = ratios.max(skipna=False), ratios.min(skipna=False)
-        for setting, other, ahead in zip(RIVALS, reversed(RIVALS), (low > 0, high < 0), strict=True):
-            more[setting] += [task_name(task_id)] * ahead
-            shorter[setting] += [task_name(task_id)] * bool(longest[setting] < shortest[other])
-    if num_tasks == 0:
+    paired = [task for task in of_tasks(table, worlds, RIVALS) if task.is_paired]
+    if not paired:
         return ""
-    lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
-    for says, of_setting in (("solves more, beyond chance", more), ("takes shorter paths, each seed", shorter)):
-        for setting, names in of_setting.items():
+    lines = [f"Of {len(paired)} tasks with the same seeds of both policies:"]
+    words = {"solves more, beyond chance": _solves_more, "takes shorter paths, each seed": _is_shorter}
+    for says, is_ahead in words.items():
+        for setting, other in (RIVALS, RIVALS[::-1]):
+            names = [task_name(task.task_id) for task in paired if is_ahead(task, setting, other)]
             lines.append(f"- the {setting} {says}, in {len(names)}{': ' * bool(names)}{', '.join(names)}")
     return "\n".join(lines) + "\n"
+
+
+def _solves_more(task: OfTask, setting: str, other: str) -> bool:
+    _, low, _ = difference(task.success[setting], task.success[other])
+    return low > 0
+
+
+def _is_shorter(task: OfTask, setting: str, other: str) -> bool:
+    longest = task.rows[setting]["path_ratio"].max(skipna=False)  # NaN where a seed solves no world: nothing is claimed
+    return bool(longest < task.rows[other]["path_ratio"].min(skipna=False))
 
 
 def _shown(number: float, form: str) -> str:

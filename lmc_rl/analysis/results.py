@@ -161,18 +161,13 @@ def _alphas(pairs: dict[tuple[int, int] | None, dict[str, Series]]) -> np.ndarra
     return next(iter(next(iter(pairs.values())).values())).alphas
 
 
-def pair_name(kind: str, fork: int | None, pair: tuple[int, int] | None) -> str:
-    """What files of the line between two policies are called."""
-    return "_".join(map(str, [kind, *([fork] if fork is not None else []), *(pair or ())]))
-
-
 def read_measures(path: Path) -> dict[str, Any]:
     """What was measured of a pair of policies beside what was played."""
     return read_summed(path, "measures of two policies", "remove it: the same command, or --resume, measures again")
 
 
 def _facts(folder: Path, line: LineKey) -> dict | None:
-    path = folder / "paths" / f"{pair_name(line.kind, line.fork, line.pair)}.json"
+    path = folder / "paths" / f"{line.name_of_pair}.json"
     if not path.exists():
         return None
     with reading(path):

@@ -55,6 +55,21 @@ class LineKey(NamedTuple):
             raise ValueError("it is of no two children")
         return cls(kind, fork, tuple(pair) or None, part, is_aligned)
 
+    @property
+    def of_pair(self) -> dict[str, Any]:
+        """How files name the two policies."""
+        return {"kind": self.kind, "fork": self.fork, "children": list(self.pair) if self.pair else None}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How files name the line."""
+        return self.of_pair | {"part": self.part, "aligned": self.is_aligned}
+
+    @property
+    def name_of_pair(self) -> str:
+        """What files about the two policies are called."""
+        return "_".join(map(str, [self.kind, *([] if self.fork is None else [self.fork]), *(self.pair or ())]))
+
 
 def _is_count(value: Any, low: int = 0) -> bool:
     return type(value) is int and value >= low

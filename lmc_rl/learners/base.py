@@ -5,56 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from lmc_rl.analysis.results import ExperimentPaths, pair_name
+from lmc_rl.analysis.results import ExperimentPaths
+from lmc_rl.analysis.table import LineKey
 from lmc_rl.config import ExperimentConfig
-from mop.artifacts.checkpoints import save_training_state
-from mop.training.loop import Trainable
+from mop.artifacts.checkpoints import load_training_state, save_training_state
+from mop.common.reading import reading
+from mop.training.loop import Trainable, drive
 
-REMAKE = "remove it: with --resume the parent is trained once more, up to it"  # of a snapshot
+_REMAKE = "remove it: with --resume the parent is trained once more, up to it"
+Made = TypeVar("Made")
 Config = TypeVar("Config", bound=ExperimentConfig)
 Run = TypeVar("Run", bound=Trainable)
 
 
 @dataclass(frozen=True)
-class PolicyPair:
-    """Two policies in files; kind random: the policy that acts at random, which has none."""
+class Line:
+    """A line between two policies in files; the policy that acts at random has none."""
 
-    kind: str  # fork, self, independent, other, random
-    fork: int | None = None
-    children: tuple[int, int] | None = None  # of that fork, from 1 on
+    key: LineKey
     first: Path | None = None
     second: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        return pair_name(self.kind, self.fork, self.children)
+    is_played: bool = True
 
     @property
     def ends(self) -> tuple[Path, Path]:
         """Both files."""
         assert self.first is not None and self.second is not None, "the random policy has no file"
         return self.first, self.second
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """How rows name it."""
-        return {"kind": self.kind, "fork": self.fork, "children": list(self.children) if self.children else None}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line between two policies on which a part of the weights moves."""
-
-    pair: PolicyPair
-    part: str = "all"
-    is_aligned: bool = False  # whether the second end is the aligned one
-    is_played: bool = True
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """How rows name it."""
-        return self.pair.identity | {"part": self.part, "aligned": self.is_aligned}
 
 
 class WorkItem:
@@ -106,7 +83,8 @@ class Learner(Generic[Config, Run]):
         is_for_snapshots: whether it ends behind the last of them.
         """
         run = self.parent()
-        run.snapshots = {self.config.fork_steps[fork]: self.paths.snapshot(fork) for fork in forks}
+        updates = [step // self.config.steps_per_update for step in self.config.fork_steps]
+        run.snapshots = {updates[fork]: self.paths.snapshot(fork) for fork in forks}
         run.is_for_snapshots = is_for_snapshots
         return run
 
@@ -118,13 +96,40 @@ class Learner(Generic[Config, Run]):
         """A child, from 1 on, that continues from the snapshot of a fork with noise of its own."""
         raise NotImplementedError
 
+    def continued(self, fork: int, make: Callable[[dict], Made]) -> Made:
+        """What is made of the snapshot of a fork."""
+        path = self.paths.snapshot(fork)
+        with reading(path, "snapshot of this experiment", _REMAKE):
+            return make(load_training_state(path))
+
     def fork_together(self, fork: int) -> Run:
         """All children of a fork as one run, where `trains_forks_together`."""
         raise NotImplementedError
 
-    def train(self, run: Run, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
-        """Train a run to its end, by `mop.training.loop.drive`."""
+    @property
+    def log_interval(self) -> int:
+        """Updates between rows of the log."""
         raise NotImplementedError
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Updates between checkpoints on the way; 0: there is none."""
+        return 0
+
+    def train(self, run: Run, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
+        """Train a run to its end."""
+        drive(
+            run,
+            folder,
+            self.config.total // self.config.steps_per_update,
+            label,
+            log_interval=self.log_interval,
+            checkpoint_interval=self.checkpoint_interval,
+            saved=saved,
+            checkpoint_on_interrupt=False,
+            on_save=on_save,
+            is_over=lambda: isinstance(run, SnapshotsAtForks) and run.is_over,
+        )
 
     def report(self, run: Run) -> str:
         """How a trained run ended, in words."""
@@ -132,9 +137,9 @@ class Learner(Generic[Config, Run]):
 
     # --- lines ---
 
-    def lines(self, pair: PolicyPair) -> list[Line]:
-        """The lines between two policies that are measured."""
-        return [Line(pair)]
+    def lines(self, whole: Line) -> list[Line]:
+        """The lines between two policies that are measured; whole: the one on which all weights move."""
+        return [whole]
 
     def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
         """Name and value of what is measured once for the lines between two policies; also writes an aligned end."""
@@ -148,21 +153,17 @@ class Learner(Generic[Config, Run]):
 class SnapshotsAtForks:
     """Mixin before a run that is forked: it writes its state when it comes to a fork, and learns as one without."""
 
-    snapshots: Mapping[int, Path] = {}  # position -> file
+    snapshots: Mapping[int, Path] = {}  # update -> file
     is_for_snapshots = False  # whether nothing else is wanted of it
-
-    @property
-    def position(self) -> int:
-        """How far the run is, in what `fork_steps` counts."""
-        raise NotImplementedError
+    update: int
 
     @property
     def is_over(self) -> bool:
         """Whether it has gone as far as it is wanted."""
-        return self.is_for_snapshots and self.position > max(self.snapshots)
+        return self.is_for_snapshots and self.update > max(self.snapshots)
 
     def step_update(self) -> dict[str, float]:
         run: Any = super()
-        if self.position in self.snapshots:
-            save_training_state(self.snapshots[self.position], run.state())
+        if self.update in self.snapshots:
+            save_training_state(self.snapshots[self.update], run.state())
         return run.step_update()

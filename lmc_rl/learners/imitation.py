@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from lmc_rl.alignment import MISSION, align
-from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME
+from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME, LineKey
 from lmc_rl.config import MopConfig
 from lmc_rl.interpolation import Weights, alphas_of, check_same_shapes, distance, interpolate
-from lmc_rl.learners.base import REMAKE, Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
-from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_checkpoint
+from lmc_rl.learners.base import Learner, Line, SnapshotsAtForks, WorkItem
+from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from mop.common.errors import InputError
-from mop.common.reading import reading
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NO_LABEL, NUM_ACTIONS, check_task_id, check_teachable
 from mop.envs.bot_paths import BotPaths
@@ -35,7 +34,6 @@ from mop.evaluation.evaluate import encoder_for, evaluate
 from mop.evaluation.rollout import rollout
 from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun
-from mop.training.loop import drive
 from mop.training.policies import policy_from_checkpoint
 from mop.training.teacher_forcing import mean_over_steps, teacher_force
 
@@ -45,11 +43,6 @@ _cached_encoder = functools.lru_cache(load_encoder)
 
 class Parent(SnapshotsAtForks, ImitationRun):
     """A run that is forked."""
-
-    @property
-    def position(self) -> int:
-        """Updates."""
-        return self.update
 
 
 class ImitationLearner(Learner[MopConfig, ImitationRun]):
@@ -100,26 +93,17 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
         """A child that continues from the snapshot of a fork; from update 0 it has the parent's weights alone."""
         update, run = self.config.fork_steps[fork], ImitationRun(*self._inputs())
         if update > 0:
-            snapshot = self.paths.snapshot(fork)
-            with reading(snapshot, "snapshot of this experiment", REMAKE):
-                run.load_state(load_training_state(snapshot))
+            self.continued(fork, run.load_state)
         run.draw_from(stream_seed(self.config.seed, f"fork at update {update}, child {child}"))
         return run
 
-    def train(self, run: ImitationRun, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
-        config = self.config.run
-        drive(
-            run,
-            folder,
-            config["num_updates"],
-            label,
-            log_interval=config["log_interval"],
-            checkpoint_interval=config["checkpoint_interval"],
-            saved=saved,
-            checkpoint_on_interrupt=False,
-            on_save=on_save,
-            is_over=lambda: isinstance(run, Parent) and run.is_over,
-        )
+    @property
+    def log_interval(self) -> int:
+        return self.config.run["log_interval"]
+
+    @property
+    def checkpoint_interval(self) -> int:
+        return self.config.run["checkpoint_interval"]
 
     def report(self, run: ImitationRun) -> str:
         """Updates and episodes."""
@@ -127,28 +111,30 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
 
     # --- lines ---
 
-    def lines(self, pair: PolicyPair) -> list[Line]:
+    def lines(self, whole: Line) -> list[Line]:
         """A line for each part, and the one to the aligned second end, whose file is with the weights."""
         config = self.config
         played = parts_of(config.run, config.played_parts)
-        lines = [Line(pair, part, False, part in played) for part in parts_of(config.run, config.parts)]
+        keys = [whole.key._replace(part=part) for part in parts_of(config.run, config.parts)]
+        lines = [Line(key, *whole.ends, key.part in played) for key in keys]
         if config.align:
-            aligned = dataclasses.replace(pair, second=self.paths.weights / f"aligned_{pair.name}.pt")
-            lines.append(Line(aligned, "all", True, "all" in played))
+            aligned = self.paths.weights / f"aligned_{whole.key.name_of_pair}.pt"
+            lines.append(Line(whole.key._replace(is_aligned=True), whole.first, aligned, "all" in played))
         return lines
 
     def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
         """The distance of the ends, whole and in each part, and what aligning them finds; writes the aligned end."""
-        pair = lines[0].pair
-        first, second = map(load_pathways, pair.ends)
+        first, second = map(load_pathways, lines[0].ends)
         check_comparable(first, second)
-        parts = {line.part: distance(first.weights, second.weights, moves_of(line.part)) for line in lines}
+        parts = {
+            name: distance(first.weights, second.weights, moves_of(name)) for name in (line.key.part for line in lines)
+        }
         yield "distance", parts["all"]
         yield "distance_of_parts", parts
         for line in lines:
-            if line.is_aligned:
+            if line.key.is_aligned:
                 alignment = align(first.weights, second.weights)
-                save_checkpoint(line.pair.ends[1], as_checkpoint(second.config, alignment.weights, second.update))
+                save_checkpoint(line.ends[1], as_checkpoint(second.config, alignment.weights, second.update))
                 yield "alignment", alignment.summary()
 
     def work(self, lines: Sequence[Line]) -> dict[str, Sequence["TrajectoryLoss | RolloutReturn"]]:
@@ -164,7 +150,7 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
             for alpha in alphas_of(config.alpha_points).tolist()
         ]
         if played:
-            played.insert(0, RolloutReturn(Line(PolicyPair("random")), None, *shared, cache, num_worlds))
+            played.insert(0, RolloutReturn(Line(LineKey("random")), None, *shared, cache, num_worlds))
         return {TRAJECTORIES_NAME: seen, ROWS_NAME: played}
 
 
@@ -260,22 +246,22 @@ class TrajectoryLoss(WorkItem):
     def places(self) -> list[dict[str, Any]]:
         """By alpha, then by trajectory."""
         alphas, episodes = alphas_of(self.alpha_points).tolist(), range(self.num_trajectories)
-        return [self.line.identity | {"alpha": alpha, "episode": e} for alpha in alphas for e in episodes]
+        return [self.line.key.identity | {"alpha": alpha, "episode": e} for alpha in alphas for e in episodes]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, by alpha, then by trajectory."""
-        first, second = map(load_pathways, self.line.pair.ends)
+        first, second = map(load_pathways, self.line.ends)
         seen = _trajectories(self.task_id, self.max_steps, self.num_trajectories)
         encoder = encoder_for(as_checkpoint(first.config, first.weights))
 
         def forced_at(alpha: float):
-            return teacher_force(on_line(first, second, self.line.part, alpha), seen, encoder)
+            return teacher_force(on_line(first, second, self.line.key.part, alpha), seen, encoder)
 
         ends, rows = (forced_at(0.0).routing, forced_at(1.0).routing), []
         for alpha in alphas_of(self.alpha_points).tolist():
             measured = dict(measures_of_trajectories(forced_at(alpha), ends, seen.labels))
             for e, (seed, length) in enumerate(zip(seen.seeds, seen.lengths.tolist(), strict=True)):
-                row = self.line.identity | {"alpha": alpha, "episode": e, "seed": seed, "length": length}
+                row = self.line.key.identity | {"alpha": alpha, "episode": e, "seed": seed, "length": length}
                 rows.append(row | {name: values[e].tolist() for name, values in measured.items()})
         return rows
 
@@ -326,7 +312,7 @@ class RolloutReturn(WorkItem):
 
     def places(self) -> list[dict[str, Any]]:
         """By world."""
-        return [self.line.identity | {"alpha": self.alpha, "episode": e} for e in range(self.num_worlds)]
+        return [self.line.key.identity | {"alpha": self.alpha, "episode": e} for e in range(self.num_worlds)]
 
     @property
     def bot_paths(self) -> BotPaths:
@@ -342,13 +328,13 @@ class RolloutReturn(WorkItem):
         if self.alpha is None:
             episodes = play_at_random(self.bot_paths, self.num_worlds)
         else:
-            first, second = map(load_pathways, self.line.pair.ends)
-            policy = on_line(first, second, self.line.part, self.alpha)
+            first, second = map(load_pathways, self.line.ends)
+            policy = on_line(first, second, self.line.key.part, self.alpha)
             episodes = evaluate(
                 policy, encoder_for(policy), self.bot_paths, self.num_worlds, PLAY_SEEDS, record_steps=False
             ).episodes
         return [
-            self.line.identity
+            self.line.key.identity
             | {"alpha": self.alpha, "episode": e, "seed": episode["seed"], "return": float(episode["success"])}
             | {"length": episode["steps"], "bot_length": episode["expert_steps"]}
             for e, episode in enumerate(episodes)

@@ -4,17 +4,17 @@ Axis letters: A alphas, E episodes, B transitions, O numbers of an observation, 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmc_rl.analysis.table import ROWS_NAME
+from lmc_rl.analysis.table import ROWS_NAME, LineKey
 from lmc_rl.config import RLConfig
 from lmc_rl.forking import LockStep, child_of
 from lmc_rl.interpolation import (
@@ -27,18 +27,15 @@ from lmc_rl.interpolation import (
     is_sac,
     stacked_mlp,
 )
-from lmc_rl.learners.base import REMAKE, Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
+from lmc_rl.learners.base import Learner, Line, SnapshotsAtForks, WorkItem
 from lmc_rl.learners.mujoco import EVALUATION_SEEDS, PROBE_SEEDS, Body, EvaluationWorlds, Transition
 from lmc_rl.learners.sac_ddpg import OF_THE_POLICY, RLRun, samples_of
-from mop.artifacts.checkpoints import load_checkpoint, load_training_state
+from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.cli import check_values
 from mop.common.errors import InputError
-from mop.common.reading import reading
 from mop.common.seeding import stream_seed
 from mop.training.devices import choose_device
-from mop.training.loop import drive
 
-Made = TypeVar("Made")
 NUM_EPISODES = 4  # of each end, that the held-out batch is taken from
 NUM_TRANSITIONS = 512  # of the held-out batch
 _MAX_WORLDS = 256  # environments side by side
@@ -46,11 +43,6 @@ _MAX_WORLDS = 256  # environments side by side
 
 class Parent(SnapshotsAtForks, RLRun):
     """A run that is forked."""
-
-    @property
-    def position(self) -> int:
-        """Environment steps."""
-        return self.env_steps
 
 
 class RLLearner(Learner[RLConfig, RLRun | LockStep]):
@@ -70,41 +62,28 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
         return self.config.fork_buffer_strategy == "shared"
 
     def parent(self) -> Parent:
-        return Parent(self.config, choose_device(self.config.device))
+        return Parent(self.config, self._device)
 
     def independent(self) -> RLRun:
         seed = stream_seed(self.config.drawn_seed, "independent run")
-        return RLRun(dataclasses.replace(self.config, seed=seed), choose_device(self.config.device))
+        return RLRun(dataclasses.replace(self.config, seed=seed), self._device)
 
     def fork(self, fork: int, child: int) -> RLRun:
-        return self._continued(fork, lambda state, step: child_of(self.config, state, step, child - 1, self._device))
+        step = self.config.fork_steps[fork]
+        return self.continued(fork, lambda state: child_of(self.config, state, step, child - 1, self._device))
 
     def fork_together(self, fork: int) -> LockStep:
-        return self._continued(fork, lambda state, step: LockStep(self.config, state, step, self._device))
-
-    def _continued(self, fork: int, make: Callable[[dict, int], Made]) -> Made:
-        """What is made of the snapshot of a fork, and of its step."""
-        path = self.paths.snapshot(fork)
-        with reading(path, "snapshot of this experiment", REMAKE):
-            return make(load_training_state(path), self.config.fork_steps[fork])
+        step = self.config.fork_steps[fork]
+        return self.continued(fork, lambda state: LockStep(self.config, state, step, self._device))
 
     @property
     def _device(self) -> torch.device:
         return choose_device(self.config.device)
 
-    def train(self, run: RLRun | LockStep, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
-        every, total_steps = self.config.train_freq, self.config.total_steps
-        drive(
-            run,
-            folder,
-            total_steps // every,
-            label,
-            log_interval=max(1, (self.config.eval_freq or total_steps // 100) // every),
-            saved=saved,
-            checkpoint_on_interrupt=False,
-            on_save=on_save,
-            is_over=lambda: isinstance(run, Parent) and run.is_over,
-        )
+    @property
+    def log_interval(self) -> int:
+        steps = self.config.eval_freq or self.config.total_steps // 100
+        return max(1, steps // self.config.train_freq)
 
     def report(self, run: RLRun | LockStep) -> str:
         """The last evaluation."""
@@ -112,7 +91,7 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
 
     def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
         (line,) = lines
-        first, second = map(load_policy, line.pair.ends)
+        first, second = map(load_policy, line.ends)
         config, alphas = common_config(first, second), alphas_of(self.config.alpha_points)
         return measures_of_line(config, first.weights, second.weights, alphas)
 
@@ -123,11 +102,11 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
         """
         config = self.config
         segments: list[PathSegment] = []
-        for pair in (PolicyPair("random"), *(line.pair for line in lines)):
-            size = max(1, _MAX_WORLDS // (1 if pair.kind == "random" else config.alpha_points))
+        for line in (Line(LineKey("random")), *lines):
+            size = max(1, _MAX_WORLDS // (1 if line.key.kind == "random" else config.alpha_points))
             for start in range(0, config.num_eval_episodes, size):
                 episodes = range(start, min(start + size, config.num_eval_episodes))
-                segments.append(PathSegment(pair, config.alpha_points, episodes, config.env, config.max_episode_steps))
+                segments.append(PathSegment(line, config.alpha_points, episodes, config.env, config.max_episode_steps))
         return {ROWS_NAME: segments}
 
 
@@ -171,7 +150,7 @@ def common_config(first: RLPolicy, second: RLPolicy) -> dict[str, Any]:
 class PathSegment(WorkItem):
     """Some episodes of all policies of a line, which are played at once, in the same worlds."""
 
-    pair: PolicyPair
+    line: Line
     alpha_points: int
     episodes: range
     env: str
@@ -180,12 +159,12 @@ class PathSegment(WorkItem):
     @property
     def alphas(self) -> list[float | None]:
         """The policies of the line; the random policy has no alpha."""
-        return [None] if self.pair.kind == "random" else alphas_of(self.alpha_points).tolist()
+        return [None] if self.line.key.kind == "random" else alphas_of(self.alpha_points).tolist()
 
     def places(self) -> list[dict[str, Any]]:
         """By alpha, then by episode."""
         return [
-            self.pair.identity | {"alpha": alpha, "episode": episode, "seed": EVALUATION_SEEDS + episode}
+            self.line.key.of_pair | {"alpha": alpha, "episode": episode, "seed": EVALUATION_SEEDS + episode}
             for alpha in self.alphas
             for episode in self.episodes
         ]
@@ -202,10 +181,10 @@ class PathSegment(WorkItem):
         """Name and values (A, E) of what is measured of each episode."""
         worlds = _worlds(self.env, self.max_episode_steps)
         seeds = [EVALUATION_SEEDS + episode for episode in self.episodes]
-        if self.pair.kind == "random":
+        if self.line.key.kind == "random":
             actor = random_actions(worlds.action_dim, seeds)
         else:
-            actor = _actor(self.pair, self.alpha_points)
+            actor = _actor(self.line, self.alpha_points)
         played = worlds.play(actor, len(self.alphas), seeds)
         yield "return", played.returns
         yield "length", played.lengths
@@ -224,8 +203,8 @@ def _worlds(env: str, max_episode_steps: int) -> EvaluationWorlds:
 
 
 @lru_cache(maxsize=1)
-def _actor(pair: PolicyPair, alpha_points: int) -> StackedActor:
-    first, second = map(load_policy, pair.ends)
+def _actor(line: Line, alpha_points: int) -> StackedActor:
+    first, second = map(load_policy, line.ends)
     common_config(first, second)
     return StackedActor(interpolate(first.weights, second.weights, alphas_of(alpha_points)))
 

@@ -1,6 +1,5 @@
 """benchmarks/time_to_mastery.py without its trainings: what masters a task, the table, and what is trained again."""
 
-import shlex
 import sys
 
 import pandas as pd
@@ -47,26 +46,27 @@ def test_the_median_counts_seeds_that_never_master():
 
 
 def test_every_command_is_understood():
-    timings = [mastery.Timing(setting, task_id, 0) for setting in mastery.SETTINGS for task_id in mastery.GOALS]
-    assert len({timing.key.folder(timing.folder) for timing in timings}) == len(timings) == 12
+    timings = [mastery.timing(setting, task_id, 0) for setting in mastery.SETTINGS for task_id in mastery.GOALS]
+    assert len({timing.folder for timing in timings}) == len(timings) == 12
     for timing in timings:
         config, _ = parse_config("", timing.command[2:])
-        assert config["num_updates"] == timing.num_updates and timing.num_updates % mastery.NUM_CHECKPOINTS == 0
-        assert timing.num_updates // mastery.NUM_CHECKPOINTS % config["log_interval"] == 0
+        count = timing.flags["num_updates"]
+        assert config["num_updates"] == count and count % mastery.NUM_CHECKPOINTS == 0
+        assert count // mastery.NUM_CHECKPOINTS % config["log_interval"] == 0
 
 
 def test_only_what_is_missing_or_has_another_command_is_trained(tmp_path, monkeypatch, capsys):
     trained = []
 
-    def run(timing: mastery.Timing) -> pd.DataFrame:
+    def run(timing: mastery.Training) -> pd.DataFrame:
         trained.append(timing)
-        rows = run_of(timing.setting, timing.seed, successes=(0.98, 1.0), last=timing.num_updates)
-        return rows.assign(command=shlex.join(timing.command))
+        rows = run_of(timing.setting, timing.seed, successes=(0.98, 1.0), last=timing.flags["num_updates"])
+        return rows.assign(command=timing.text)
 
     for name in ("TABLE", "REPORT"):
         monkeypatch.setattr(mastery, name, tmp_path / getattr(mastery, name).name)
     monkeypatch.setattr(mastery, "warm_up", lambda: None)
-    monkeypatch.setattr(mastery.Timing, "run", run)
+    monkeypatch.setattr(mastery, "run", run)
 
     def call(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["time_to_mastery.py", *arguments])
@@ -78,7 +78,7 @@ def test_only_what_is_missing_or_has_another_command_is_trained(tmp_path, monkey
     changed = mastery.SETTINGS["recipe"] | {GO_TO_OBJ: {"num_updates": 400}}
     monkeypatch.setattr(mastery, "SETTINGS", mastery.SETTINGS | {"recipe": changed})
     assert call("--tasks", GO_TO_OBJ, "--seeds", "1") == 0
-    assert trained[4:] == [mastery.Timing("recipe", GO_TO_OBJ, 0)]
+    assert trained[4:] == [mastery.timing("recipe", GO_TO_OBJ, 0)]
     table = pd.read_csv(tmp_path / "mastery.csv")
     assert (
         table.groupby(["setting", "seed"])["update"].max().tolist() == [200, 200, 400] and len(table) == 6

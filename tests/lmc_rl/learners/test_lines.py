@@ -11,7 +11,7 @@ from lmc_rl.analysis.table import LineKey, read_rows, read_table
 from lmc_rl.experiment import measure_all
 from lmc_rl.interpolation import StackedActor, alphas_of, distance, interpolate, stack
 from lmc_rl.learners import rl
-from lmc_rl.learners.base import Line, PolicyPair
+from lmc_rl.learners.base import Line
 from lmc_rl.learners.rl import RLLearner, common_config, load_policy
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import save_checkpoint
@@ -71,7 +71,7 @@ def saved(runs, folder) -> list:
 
 def planned(first, second) -> list:
     """The segments of the random policy, and those of a line."""
-    (segments,) = learner_in(".").work([Line(pair_of(first, second))]).values()
+    (segments,) = learner_in(".").work([line_of(first, second)]).values()
     return segments
 
 
@@ -80,8 +80,8 @@ def learner_in(folder) -> RLLearner:
     return RLLearner(config, ExperimentPaths(folder, folder))
 
 
-def pair_of(first, second) -> PolicyPair:
-    return PolicyPair("fork", 3, (1, 2), first, second)
+def line_of(first, second) -> Line:
+    return Line(LineKey("fork", 3, (1, 2)), first, second)
 
 
 def play(segment) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_rows_are_added_and_a_file_that_was_cut_off_goes_on(tmp_path, monkeypatc
 
     def measure() -> bytes:
         with Workers(1) as workers:
-            measure_all(learner, [pair_of(*paths[:2])], workers)
+            measure_all(learner, [line_of(*paths[:2])], workers)
         return path.read_bytes()
 
     whole, covered = measure(), 0
@@ -160,7 +160,7 @@ def test_a_new_measure_is_one_yield(tmp_path, monkeypatch, runs):
     monkeypatch.setattr(rl.PathSegment, "measures", more)
     paths = saved(runs, tmp_path)
     with Workers(1) as workers:
-        measure_all(learner_in(tmp_path), [pair_of(*paths[:2])], workers)
+        measure_all(learner_in(tmp_path), [line_of(*paths[:2])], workers)
     table = {series.measure: series.values for series in read_table(tmp_path, 5) if series.line.kind == "fork"}
     assert table["squared_return"] == pytest.approx(table["return"] ** 2)
 
