@@ -74,10 +74,7 @@ def main() -> int:
                 f"in {len(numbers)} episodes of --split {settings.split} and --policies, the agent never begins a jump "
                 f"before a hazard within {settings.ahead} points; record more, or give another --split or --ahead"
             )
-        config = recording.config["checkpoint"]["config"]
-        study = Study(
-            recording, scenes, objects_of, agent, config, settings.horizon, settings.num_points, settings.seed
-        )
+        study = Study(recording, scenes, objects_of, agent, settings.horizon, settings.num_points, settings.seed)
         (out / "moments").mkdir(exist_ok=True)
         paths = [out / "moments" / f"episode_{one.episode:06d}_step_{one.step:04d}.npz" for one in moments]
         for moment, path in zip(tqdm(moments, unit="moment"), paths, strict=True):

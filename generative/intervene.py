@@ -32,6 +32,7 @@ from generative.representations.steering import (
     effect_rows,
     effects_table,
     random_effects,
+    run_names,
 )
 from generative.representations.storage import Directions, open_directions
 from mop.common.cli import parse, required, setting
@@ -90,7 +91,7 @@ def open_arena(settings: Settings) -> Arena:
 
 def write_report(runs: Runs, num_random: int, out: Path, title: str) -> str:
     """Write the effects and their figure; the table for the screen."""
-    plain, moved, randoms = runs.read_all(num_random)
+    plain, moved, *randoms = map(runs.read, run_names(num_random))
     arena = runs.arena
     rows = effect_rows(plain, moved, randoms, arena.measures)
     write_csv(out / "effects.csv", pd.DataFrame(rows))

@@ -21,7 +21,6 @@ from generative.attribution.validation import (
     make_predictors,
     measure,
     plan_cases,
-    read_rows,
     report,
 )
 from generative.domains.babyai.policy import FrozenPolicy
@@ -33,8 +32,6 @@ from generative.simulators.evaluation import check_fidelity
 from mop.common.cli import parse
 from mop.common.errors import InputError, run_script
 from mop.common.files import open_output_dir
-
-CASES = "cases.jsonl"
 
 
 def main() -> int:
@@ -64,9 +61,8 @@ def main() -> int:
     with open_output_dir(out, record):
         print("\n".join(fidelity))
         study = Study(recording, policy, predictors, settings, directions)
-        measure(study, places, out / CASES)
-        title = f"{task_id}, {path.parent.parent.name}: rank correlation of attribution and true effect"
-        report(read_rows(out / CASES), out, title)
+        rows = measure(study, places, out / "cases.jsonl")
+        report(rows, out, f"{task_id}, {path.parent.parent.name}: rank correlation of attribution and true effect")
     return 0
 
 

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -114,8 +114,7 @@ def sample_actions(
     return action, log_probs.gather(-1, action[:, None])[:, 0], answer
 
 
-@dataclass(frozen=True)
-class Rollout:
+class Rollout(NamedTuple):
     """T steps of N environments, all (T, N, ...) but the hidden state before the first step, (N, S)."""
 
     frames: Tensor  # (T, N, C, H, W) uint8
@@ -130,8 +129,8 @@ class Rollout:
     def columns(self, chosen: np.ndarray) -> "Rollout":
         """Some of the N environments, at all steps."""
         index = torch.from_numpy(chosen).to(self.action.device)
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Rollout(**{name: x[index] if name == "hidden" else x[:, index] for name, x in parts.items()})
+        *by_step, hidden = self
+        return Rollout(*(part[:, index] for part in by_step), hidden[index])
 
 
 # --- advantages and losses --------------------------------------------------------------------------------------------
@@ -287,7 +286,6 @@ class AgentRun(Trainable):
         self.scale = RewardScale(self.settings.num_envs, self.settings.gamma)
         self.stats = {prefix: EpisodeStats() for prefix in SIDES}
         self.actors: dict[str, Actors] = {}
-        self.update = 0
         self.seconds = dict.fromkeys(("environment", "acting", "validation", "learning"), 0.0)
         self.columns = Columns(("timesteps",), {"steps_per_s": "timesteps"}, _bar_text, _closing_lines, plot_curve)
         self._saved = self._present_state()
@@ -320,20 +318,17 @@ class AgentRun(Trainable):
         actors, generator, num_steps = self.actors[""], self._generator(""), self.settings.num_steps
         first_hidden = actors.hidden
         frames = torch.empty((num_steps, *actors.frames.shape), dtype=torch.uint8, device=self.device)
-        is_first, is_last, is_cut, reward, action, log_prob, value = ([] for _ in range(7))
+        steps = []
         for t in range(num_steps):
             with self._timed("acting"):
                 frames[t], hidden = actors.inputs(self.agent)
                 chosen, chosen_log_prob, answer = sample_actions(self.agent, frames[t], hidden, generator)
                 game_actions = self.agent.actions[chosen].cpu().numpy()
-            is_first.append(actors.is_first)
-            is_last.append(actors.is_last)
-            is_cut.append(actors.is_cut)
+            shown = actors.is_first, actors.is_last, actors.is_cut
             with self._timed("environment"):
-                reward.append(actors.step(game_actions, answer.hidden))
-            action.append(chosen)
-            log_prob.append(chosen_log_prob)
-            value.append(answer.value)
+                reward = actors.step(game_actions, answer.hidden)
+            steps.append((*shown, reward, chosen, chosen_log_prob, answer.value))
+        is_first, is_last, is_cut, reward, action, log_prob, value = zip(*steps, strict=True)
         is_last = np.stack([*is_last, actors.is_last])
         is_cut = np.stack([*is_cut, actors.is_cut])
         # the hidden state after this frame is dropped: the next rollout begins with the frame
@@ -365,11 +360,9 @@ class AgentRun(Trainable):
             actors.step(self.agent.actions[chosen].cpu().numpy(), answer.hidden)
 
     def _generator(self, prefix: str) -> torch.Generator:
-        """The random numbers of this update's actions."""
         return torch.Generator().manual_seed(stream_seed(self.seed, f"{prefix}actions {self.update}"))
 
     def _renew_envs(self) -> None:
-        """Replace the environments; new episodes begin in all of them."""
         self.close()
         self.scale.sums[:] = 0.0
         for prefix, kind in SIDES.items():
@@ -398,7 +391,7 @@ class AgentRun(Trainable):
 
     def checkpoint(self) -> dict:
         """The agent and its config; refused where the training has diverged."""
-        weights = {name: value.detach().cpu().clone() for name, value in self.agent.state_dict().items()}
+        weights = copied_to_cpu(self.agent.state_dict())
         broken = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
         if broken is not None:
             raise InputError(f"the training diverged: {broken} is not finite; try a smaller --lr")

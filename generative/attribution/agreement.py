@@ -102,7 +102,5 @@ def count_outcomes(ranked: pd.DataFrame) -> pd.DataFrame:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """A table for a page, numbers with three digits after the point."""
-    cells = [
-        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in table.to_numpy(object)
-    ]
-    return markdown_table(list(table.columns), cells)
+    cells = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
+    return markdown_table(list(table), cells.to_numpy())

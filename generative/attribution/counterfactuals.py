@@ -111,7 +111,6 @@ def legal_edits(world: World, kinds: Sequence[str] = KINDS) -> list[Edit]:
 
 
 def _others(code: int, is_visible: bool) -> list[int]:
-    """The codes that may take the place of one."""
     kind, color, state = code_of(code)
     things = [make_code(other, dye) for other in PORTABLE for dye in COLORS]
     if code == EMPTY:

@@ -122,25 +122,23 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
     jump: the whole intervals of these differences are above 0. No, if one of them is below; else it is not shown.
     """
     by_moment = before(frames, MEASURES)
-    tests = {"chance": by_moment[by_moment["reader"] == "trained"].assign(gain=lambda rows: rows["enrichment"] - 1)}
-    wide = by_moment.pivot(index=["moment", "level"], columns="reader", values="enrichment").reset_index()
-    for control in ("untrained", "without world"):
-        if control in wide:
-            tests[control] = wide.assign(gain=wide["trained"] - wide[control]).dropna(subset="gain")
-    found = {name: _gain(rows["gain"], rows["level"]) for name, rows in tests.items()}
-    found["no jump"] = unpaired(by_moment)
-    found = {name: part for name, part in found.items() if name == "no jump" or not np.isnan(part[0])}
-    last = int(frames["lag"].max())
     trained = by_moment[by_moment["reader"] == "trained"]
+    wide = by_moment.pivot(index=["moment", "level"], columns="reader", values="enrichment").reset_index()
+    found = {"chance": _gain(trained["enrichment"] - 1, trained["level"])}
+    for control in ("untrained", "without world"):
+        both = wide.reindex(columns=["level", "trained", control]).dropna()
+        found[control] = _gain(both["trained"] - both[control], both["level"])
+    found["no jump"] = unpaired(by_moment)
+    last = int(frames["lag"].max())
     share = _gain(trained["enrichment"], trained["level"])
-    needed = {name: found[name] for name in ("chance", "untrained", "no jump") if name in found}
+    needed = {name: found[name] for name in ("chance", "untrained", "no jump")}
     failed = [name for name, (_, low, _) in needed.items() if not low > 0]
-    if len(needed) < 3 or any(np.isnan(part).any() for part in needed.values()):
+    if np.isnan(list(needed.values())).any():
         word, failed = "Not known (too few levels)", []
     else:
         word = "No" if any(high < 0 for _, _, high in needed.values()) else "Not shown" if failed else "Yes"
     differences = [
-        f"{interval_text(*part, '+.2f')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]
+        f"{interval_text(*part, '+.2f')} from {_NAMES[name]}" for name, part in found.items() if not np.isnan(part[0])
     ]
     sentences = [
         f"{word}: 1 to {last} steps before a jump, hazards have {interval_text(*share, '.2f')} times their share of "

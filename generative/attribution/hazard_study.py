@@ -6,12 +6,13 @@ Asked is, for each lag k, what the patches of the frame k steps earlier contribu
 Axis letters: K lags, from 0 on, P = 64 patches of a frame, row by row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -116,13 +117,9 @@ def draw_moments(found: Sequence[HazardMoment], num_moments: int, per_level: int
     for has_jump in (True, False):
         pool = [moment for moment in found if moment.has_jump == has_jump]
         order = np.random.default_rng(stream_seed(seed, f"hazard moments, jump {has_jump}")).permutation(len(pool))
-        taken: dict[int, int] = {}
-        some = []
-        for moment in (pool[k] for k in order):
-            if taken.get(moment.level, 0) < per_level and len(some) < num_moments:
-                taken[moment.level] = taken.get(moment.level, 0) + 1
-                some.append(moment)
-        kept += some
+        levels = pd.Series([pool[k].level for k in order], dtype=int)
+        drawn = order[levels.groupby(levels).cumcount() < per_level][:num_moments]
+        kept += [pool[k] for k in drawn]
     return kept
 
 
@@ -136,7 +133,6 @@ class Study(NamedTuple):
     scenes: Scenes
     objects_of: Objects
     agent: FrozenAgent
-    config: Mapping  # of the agent's checkpoint
     horizon: int
     num_points: int
     seed: int
@@ -150,7 +146,7 @@ class Study(NamedTuple):
         control = np.full_like(trained, np.nan)
         if moment.has_jump:
             seed = stream_seed(self.seed, f"untrained agent of episode {moment.episode}")
-            other = untrained(self.agent, self.config, seed)
+            other = untrained(self.agent, self.recording.config["checkpoint"]["config"], seed)
             control, _ = self._attribute(other, rows, watch(other, rows, moment.step, frame_views), moment, both=False)
         hidden = self._hide(rows, moment, kinds)
         return Measured(*map(np.array, moment), kinds, trained, without_world, control, hidden)

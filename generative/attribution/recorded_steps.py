@@ -38,8 +38,7 @@ def explain(
     the loop; else the recorded actions are executed; is_cause: which things are asked about.
     """
     rows = recording.episode(place.episode)
-    lags = range(min(place.lag, place.step) + 1)
-    by_lag = []
+    by_lag, lags = [], range(min(place.lag, place.step) + 1)
     for lag in lags:
         start, here = place.step - lag, place._replace(lag=lag)
         scene, hidden = scenes.at(rows, start, kind), torch.from_numpy(np.array(rows["hidden"][start]))[None]
@@ -51,13 +50,11 @@ def explain(
         true = np.full((len(scene.things), 2), np.nan)
         if domain.true_contributions is not None:
             true = domain.true_contributions(policy, recording, here, scene, hidden, target)
-        numbers = [thing.numbers for thing in scene.things]
+        things = np.array([thing.numbers for thing in scene.things], np.int64)
         by_lag.append(
             {
                 "lag": np.full(len(scene.things), lag),
-                "things": np.array(numbers, np.int64).reshape(
-                    len(numbers), -1 if numbers else domain.explanation.width
-                ),
+                "things": things.reshape(-1, domain.explanation.width),
                 "attribution": -by_path.numpy(),
                 "gap": effects.gap.numpy(),
                 "contribution": true,

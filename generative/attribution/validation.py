@@ -84,7 +84,6 @@ class Predictor:
     name: str
     policy_of: Callable[[int], Policy]  # of an episode: a control has another policy in each
     scenes: Scenes
-    kind: str  # of scene
     method: str  # of METHODS
     is_control: bool  # of another policy than the one that acts
     is_own: bool  # the loop's actions are the policy's own; else those that were recorded
@@ -122,13 +121,11 @@ def make_predictors(
         for acting in settings.actions:
             is_own = acting == "own"
             for method in settings.methods:
-                full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{acting} actions"])
-                how = (scenes, scenes.kinds[0], method)
-                predictors.append(Predictor(full, lambda episode: policy, *how, False, is_own))
+                full = f"{label}{', gradient' * (method == 'gradient')}, {acting} actions"
+                predictors.append(Predictor(full, lambda episode: policy, scenes, method, False, is_own))
             if number == 0:
                 full = f"{label}, untrained policies, {acting} actions"
-                how = (scenes, scenes.kinds[0], settings.methods[0])
-                predictors.append(Predictor(full, untrained_of, *how, True, is_own))
+                predictors.append(Predictor(full, untrained_of, scenes, settings.methods[0], True, is_own))
     return predictors
 
 
@@ -171,13 +168,12 @@ class Study:
     def _set_up(self, predictor: Predictor, episode: Episode, place: Place, world: World, edits, seen: np.ndarray):
         """A predictor's loop, its inputs, and these after each edit; seen: the observations (E, O) then."""
         scenes, start = predictor.scenes, place.step - place.lag
-        if predictor.kind == VIEW:
-            scene = scenes.at(episode, start, VIEW)
-            counterfactuals = {VIEW: to_simplex(seen)}
-        else:
-            assert isinstance(scenes, ExactScenes)
+        if isinstance(scenes, ExactScenes):
             scene = scenes.at_world(world)
             counterfactuals = scene.edited(edits)
+        else:
+            scene = scenes.at(episode, start, VIEW)
+            counterfactuals = {VIEW: to_simplex(seen)}
         policy = predictor.policy_of(place.episode)
         hidden = hidden_at(policy, self.policy, episode, start, to_simplex)
         loop = closed_loop_from(policy, scenes, scene, episode, hidden, place, predictor.is_own)
@@ -217,36 +213,21 @@ def cases_file(path: str | Path) -> JsonLines:
     return JsonLines(path, _check_case, "row of generative.validate", "make it with python -m generative.validate")
 
 
-def read_rows(path: Path) -> list[dict]:
-    """Read the cases of a file."""
-    return cases_file(path).read()
-
-
 def _check_case(row: Mapping) -> None:
     check_types(row, dict.fromkeys(Place._fields, int))
     rank_cases([row])  # whatever the report asks of it
 
 
-def _place_of(row: Mapping) -> Place:
-    return Place(row["episode"], row["step"], row["lag"])
-
-
-def count_done(path: Path, places: Sequence[Place]) -> int:
-    """Count the planned cases that a file has already; other cases than these are refused."""
-    if not path.exists():
-        return 0
-    found = list(map(_place_of, read_rows(path)))
-    if found != list(places[: len(found)]):
-        raise InputError(f"{path} holds other cases than these settings plan; give another --out")
-    return len(found)
-
-
-def measure(study: Study, places: Sequence[Place], path: Path) -> None:
-    """Add the rows that a file lacks, each as soon as it is measured."""
-    done = count_done(path, places)
+def measure(study: Study, places: Sequence[Place], path: Path) -> list[dict]:
+    """Add the rows that a file lacks, each as soon as it is measured; returns all. Other cases in it are refused."""
     cases = cases_file(path)
+    found = [Place(row["episode"], row["step"], row["lag"]) for row in (cases.read() if path.exists() else ())]
+    done = len(found)
+    if found != list(places[:done]):
+        raise InputError(f"{path} holds other cases than these settings plan; give another --out")
     for place in tqdm(places[done:], initial=done, total=len(places), unit="case", smoothing=0.02):
         cases.append(study.measure(place))
+    return cases.read()
 
 
 def report(rows: Sequence[dict], out: Path, title: str) -> None:

@@ -85,9 +85,8 @@ class Policy:
 def stack_answers(answers: Sequence[Answer]) -> Answer:
     """Join the answers of T steps into one with the axis T first."""
     routing = [torch.stack(weights) for weights in zip(*(answer.routing for answer in answers), strict=True)]
-    names = ("logits", "hidden", "value")
-    logits, hidden, value = (torch.stack([getattr(answer, name) for answer in answers]) for name in names)
-    return Answer(logits, routing, hidden, value)
+    parts = {name: torch.stack([getattr(answer, name) for answer in answers]) for name in ("logits", "hidden", "value")}
+    return Answer(routing=routing, **parts)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,6 @@ def plot_horizon(by_lag: "pd.DataFrame", by_kind: "pd.DataFrame", title: str = "
 
 
 def _plot_line(ax: Axes, line: "pd.DataFrame", name: str, color: str, label: str) -> None:
-    """Means over the lag, with their intervals as a band."""
     x, y, low, high = (line[column].to_numpy(float) for column in ("lag", name, "low", "high"))
     ax.plot(x, y, color=color, marker="o", markersize=3.5, linewidth=1.2, label=label)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
@@ -207,7 +206,6 @@ def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
 
 
 def _short(name: str) -> str:
-    """A predictor without the actions of its loop, which are the same in all."""
     return ", ".join(part for part in name.split(", ") if part not in _LOOPS)
 
 

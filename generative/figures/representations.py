@@ -111,7 +111,6 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
 
 
 def _points(ax: Axes, places: np.ndarray, values: np.ndarray, color: str, marker: str, label: str | None) -> None:
-    """Points of values (N, 3) with their bounds."""
     value, low, high = values.T
     errors = np.nan_to_num(np.abs([value - low, high - value]))
     ax.errorbar(places, value, errors, fmt=marker, color=color, markersize=4, elinewidth=1, label=label)

@@ -46,6 +46,7 @@ def check_values(
     """Refuse arrays (M, ...) that no policy and no world leave; num_rows: of each episode."""
     num_actions = arrays["log_probs"].shape[1]
     ends = np.cumsum(num_rows) - 1
+    ends_of_layers = np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1]
     is_last, is_over = np.zeros((2, len(arrays["action"])), bool)
     is_last[ends] = is_over[ends - 1] = True
     known = {
@@ -53,7 +54,7 @@ def check_values(
         "student": lambda action: ((action >= 0) & (action < num_actions)).all(),
         "bot": lambda action: ((action >= -1) & (action < num_actions)).all(),
         "log_probs": lambda values: _are_probabilities(np.exp(values.astype(np.float64))),
-        "routing": lambda weights: all(map(_are_probabilities, _layers(weights, expert_hidden_sizes))),
+        "routing": lambda weights: all(map(_are_probabilities, np.split(weights, ends_of_layers, axis=1))),
         "truncated": lambda truncated: ((truncated | arrays["terminated"]) == is_over).all(),
         "obs": lambda obs: obs.shape[1:] != (_SYMBOLS,) or (obs[:, :IMAGE_SIZE] < np.diff(one_hot_edges())).all(),
     }
@@ -61,11 +62,6 @@ def check_values(
         is_finite = array.dtype.kind != "f" or np.isfinite(array).all()
         if not is_finite or (name in known and not known[name](array)):
             raise InputError(f"{name}.npy holds what no recording does")
-
-
-def _layers(weights: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """The weights (M, E_l) of each layer of (M, E)."""
-    return np.split(weights, np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1], axis=1)
 
 
 def _are_probabilities(values: np.ndarray) -> bool:

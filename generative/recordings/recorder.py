@@ -225,7 +225,6 @@ class Recorder:
         return over
 
     def _act(self, slot: int, episode: _Running) -> None:
-        """Execute the action of a slot, and note its outcome."""
         now = self._now
         reward, terminated, truncated, failure = self._worlds.step(slot, int(now["action"][slot]))
         if failure is not None:

@@ -73,11 +73,9 @@ def open_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
     if (folder / CONFIG).exists():
         old = load_config(folder)
         for name, value in config["settings"].items():
-            if old["settings"].get(name) != value:
-                was = old["settings"].get(name)
-                raise InputError(
-                    f"{folder} was recorded with {name} {shown(was)}, not {shown(value)}; choose another --data_dir"
-                )
+            if (was := old["settings"].get(name)) != value:
+                what = f"{folder} was recorded with {name} {shown(was)}, not {shown(value)}"
+                raise InputError(f"{what}; choose another --data_dir")
         if old["checkpoint"].get("sha256") != config["checkpoint"]["sha256"]:
             raise InputError(f"{folder} is a recording of another checkpoint; choose another --data_dir")
         if not is_resumed:

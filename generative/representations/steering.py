@@ -124,12 +124,15 @@ def _tensor(values: np.ndarray) -> Tensor:
 # --- effects ----------------------------------------------------------------------------------------------------------
 
 
+Ratio = tuple[np.ndarray, np.ndarray]  # numerator and denominator (W,) float64, whose sums over worlds are divided
+
+
 class Measure(NamedTuple):
-    """A ratio of sums over worlds: numerator / denominator, (W,) float64 each, of both runs."""
+    """A ratio of sums over worlds in both runs."""
 
     name: str
-    plain: tuple[np.ndarray, np.ndarray]
-    moved: tuple[np.ndarray, np.ndarray]
+    plain: Ratio
+    moved: Ratio
     is_rate: bool = False  # a share of the worlds
 
     @property
@@ -140,6 +143,14 @@ class Measure(NamedTuple):
 
 
 Measures = Callable[[Table, Table], list[Measure]]  # of two runs, the one without a move first
+
+
+def compare_ratios(
+    plain: Mapping[str, Ratio], moved: Mapping[str, Ratio], main: Sequence[str], rates: Sequence[str]
+) -> list[Measure]:
+    """The measures of two runs, given the ratio of each by name; those of `main` first."""
+    order = [*main, *(name for name in plain if name not in main)]
+    return [Measure(name, plain[name], moved[name], name in rates) for name in order]
 
 
 def effect_rows(plain: Table, moved: Table, randoms: Sequence[Table], measures_of: Measures) -> list[dict]:
@@ -196,7 +207,6 @@ def random_effects(plain: Table, randoms: Sequence[Table], measures_of: Measures
 
 
 def _interval(measure: Measure) -> tuple[float, float]:
-    """The 95 % interval of the paired difference."""
     num_worlds = len(measure.plain[0])
     if measure.is_rate and num_worlds >= MIN_EPISODES:
         before, after = measure.plain[0] > 0, measure.moved[0] > 0
@@ -214,10 +224,6 @@ class Played(NamedTuple):
 
     table: dict[str, np.ndarray]  # columns (W,) float64
     amounts: np.ndarray  # (W, T) float32, of the move; 0 after the end of an episode
-
-    def replay(self) -> Replay:
-        """The amounts, for another run in the same worlds."""
-        return Replay(self.amounts, self.table["steps"].astype(np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,17 +271,17 @@ class Runs:
 
     def play_missing(self, operation: Operation, directions: Directions, num_random: int, seed: int) -> None:
         """Play each run that has no table yet; random directions after the run whose amounts they copy."""
-        names = [PLAIN, MOVED, *map(random_name, range(num_random))]
+        plain, moved, *randoms = names = run_names(num_random)
         missing = [name for name in names if not self._path(name).exists()]
         total = len(missing) * self.arena.num_worlds
         with tqdm(total=total, unit="episode", dynamic_ncols=True, disable=not missing) as bar:
-            for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
+            for name, move in {plain: None, moved: operation.move(directions)}.items():
                 if name in missing:
                     self._play(name, move, bar)
             replay = self._read_replay()
-            for k in range(num_random):
-                if random_name(k) in missing:
-                    self._play(random_name(k), operation.random_move(directions, replay, seed, k), bar)
+            for k, name in enumerate(randoms):
+                if name in missing:
+                    self._play(name, operation.random_move(directions, replay, seed, k), bar)
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Read the table of a run, name -> (W,) float64."""
@@ -289,7 +295,6 @@ class Runs:
             return columns
 
     def _read_replay(self) -> Replay:
-        """The amounts of the move."""
         steps = self.read(MOVED)["steps"].astype(np.int64)
         amounts = read_array(self._amounts)
         with reading(self._amounts):
@@ -297,10 +302,6 @@ class Runs:
             if steps.max() > amounts.shape[1]:
                 raise InputError("it has fewer steps than the episodes")
         return Replay(amounts.astype(np.float32), steps)
-
-    def read_all(self, num_random: int) -> tuple[Table, Table, list[Table]]:
-        """The tables without the move, with it, and along random directions."""
-        return self.read(PLAIN), self.read(MOVED), [self.read(random_name(k)) for k in range(num_random)]
 
     @property
     def _amounts(self) -> Path:
@@ -319,6 +320,6 @@ class Runs:
         write_together(files)
 
 
-def random_name(number: int) -> str:
-    """The name of the run along a random direction."""
-    return f"random_{number:03d}"
+def run_names(num_random: int) -> list[str]:
+    """The names of the runs without a move, with it, and along random directions."""
+    return [PLAIN, MOVED, *(f"random_{number:03d}" for number in range(num_random))]

@@ -86,7 +86,6 @@ def known_properties(rows: Mapping[str, Rows]) -> dict[str, list[int]]:
 
 
 def _frequent(labels: np.ndarray, episode: np.ndarray) -> set[int]:
-    """Labels that occur in MIN_EPISODES episodes at least."""
     pairs = np.unique(np.stack([labels, episode], 1), axis=0)
     classes, counts = np.unique(pairs[:, 0], return_counts=True)
     return set(classes[(counts >= MIN_EPISODES) & (classes != UNKNOWN)].tolist())
@@ -272,13 +271,12 @@ def study_block(
     x = {split: part.hidden[:, columns].astype(np.float64) for split, part in rows.items()}
     draws = settings.draws(rows["train"].episode)
     part: dict[str, Any] = {}
-    units, duals, methods, names = [], [], [], []
+    units, duals, names = [], [], []
     for method in METHODS:
         fit, measures = _fit_method(method, name, x, rows["test"].episode, draws, settings, progress)
         part |= {f"{method} {key}": value for key, value in measures.items()}
         units.append(fit.units)
         duals.append(fit.duals)
-        methods += [method] * len(fit.units)
         names += [f"{method}.{k}" for k in range(len(fit.units))]
     num_fitted = len(names)
     rngs = {label: settings.rng(f"probe of {name} {label}") for label in properties}
@@ -292,11 +290,11 @@ def study_block(
         part[f"{label} shuffled"] = control.accuracy
         units.append(directions.units)
         duals.append(directions.duals)
-        methods += [PROBE] * len(directions.units)
         names += _class_names(label, of_label.classes, directions.classes)
         stability.append(class_stability(of_label, directions, draws))
-    part |= {f"{PROBE} stability": np.concatenate(stability), "methods": methods, "names": names}
+    part |= {f"{PROBE} stability": np.concatenate(stability), "names": names}
     part |= {"units": np.concatenate(units), "duals": np.concatenate(duals)}
+    part["methods"] = [name.partition(".")[0] for name in names]
     for label, of_label in data.items():
         scores = score_directions(of_label, part["duals"], num_fitted, rngs[label])
         part |= {f"{label} {key}": value for key, value in scores.items()}

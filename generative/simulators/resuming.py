@@ -41,7 +41,6 @@ def saved_state(folder: Path, config: Mapping, parts: Sequence[str], is_resumed:
         check_types(saved, {"update": int, "config": dict})
         for part in parts:
             for name, value in config[part].items():
-                was = saved["config"].get(part, {}).get(name)
-                if was != value:
+                if (was := saved["config"].get(part, {}).get(name)) != value:
                     raise InputError(f"the run in {folder} has {name} {shown(was)}, not {shown(value)}; keep its flags")
     return saved

@@ -120,20 +120,26 @@ class SimulatorRun(Trainable):
         self.seed = self.settings["seed"]
         self.num_init = self.settings["num_initializing_steps"]
         self.length = self.num_init + self.settings["num_sim_steps"]
-        units = self.domain.loss_units(self.settings, config["hidden_size"])
-        self.scales = {name: self.settings[f"loss_scale_{name}"] * units.get(name, 1) for name in self.domain.terms}
+        units = domain.loss_units(self.settings, config["hidden_size"])
+        self.scales = {name: self.settings[f"loss_scale_{name}"] * units.get(name, 1) for name in domain.terms}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.seed, "weights"))
             self.model = make_world_model(config, domain).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
-        self.windows = self._all_windows("train")
-        has_rows = len(self.windows) > 0
-        self.variance = hidden_variance(recording, self.domain, self.seed).to(device) if has_rows else torch.zeros(0)
-        self.held_out = self._held_out()
-        self.update, self.evaluations_since_best = 0, 0
+        self.windows, held_out = map(self._all_windows, ("train", "validation"))
+        if not len(self.windows) or not len(held_out):
+            raise InputError(
+                f"{recording.folder} has no training or no validation episode of more than {self.num_init} rows; "
+                "lower --num_initializing_steps, or record more steps"
+            )
+        self.variance = hidden_variance(recording, domain, self.seed).to(device)
+        rng = np.random.default_rng(stream_seed(self.seed, "validation"))
+        chosen = rng.choice(len(held_out), min(len(held_out), domain.num_validation), replace=False)
+        self.held_out = self._frames(held_out, np.sort(chosen))
+        self.evaluations_since_best = 0
         self.best: dict | None = None  # its weights, loss and update
-        of_terms = (f"val_{name}" for name in ("loss", *self.domain.terms))
-        self.measured = dict.fromkeys((*of_terms, *self.domain.view_score.names), math.nan)
+        of_terms = (f"val_{name}" for name in ("loss", *domain.terms))
+        self.measured = dict.fromkeys((*of_terms, *domain.view_score.names), math.nan)
         self.columns = Columns((), {}, self._bar_text, self._closing_lines, plot_curve)
 
     def _all_windows(self, split: str) -> Windows:
@@ -143,18 +149,6 @@ class SimulatorRun(Trainable):
         their episode would hold few.
         """
         return self.recording.windows(self.length, split, least=self.num_init + 1)
-
-    def _held_out(self) -> Frames:
-        """Windows of validation worlds."""
-        windows = self._all_windows("validation")
-        if not len(windows) or not len(self.windows):
-            raise InputError(
-                f"{self.recording.folder} has no training or no validation episode of more than {self.num_init} rows; "
-                "lower --num_initializing_steps, or record more steps"
-            )
-        rng = np.random.default_rng(stream_seed(self.seed, "validation"))
-        chosen = np.sort(rng.choice(len(windows), min(len(windows), self.domain.num_validation), replace=False))
-        return self._frames(windows, chosen)
 
     def _frames(self, windows: Windows, chosen: np.ndarray) -> Frames:
         return Frames.of(windows.batch(chosen, self.domain.arrays), self.domain).to(self.device)

@@ -6,8 +6,6 @@ its arguments at ones and zeros, and in the cells it shows in between too.
 Axis letters: N worlds, H height, W width, K columns of a cell.
 """
 
-import itertools
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ from generative.domains.babyai.cells import COLOR, DOOR, OPEN, STATE, WALL, cell
 from generative.simulators.relaxation import NUM_CELLS
 from mop.common.speed import IS_FAST
 from mop.envs.babyai import observe
-from mop.envs.geometry import DIRECTIONS, GREY_WALL, IMAGE_SIZE, VIEW_SIZE
+from mop.envs.geometry import GREY_WALL, HALF, IMAGE_SIZE, LAST, VIEW_SIZE, cells_of_view
 
 if IS_FAST:
     from mop.fast.compile_cache import kernel
@@ -27,22 +25,17 @@ else:
         return function
 
 
-_LAST, _HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
-_OWN = _HALF * VIEW_SIZE + _LAST  # the agent's cell in its view
+_OWN = HALF * VIEW_SIZE + LAST  # the agent's cell in its view
 _COLOR, _STATE = int(COLOR.start), int(STATE.start)
 _OUTSIDE, _UNSEEN = cell_columns([GREY_WALL, 0])
 
 
 def cells_in_view(height: int, width: int) -> Tensor:
     """(4, H W, 49) int64: for each direction and place, the number of the cell at [i, j] of the view; H W outside."""
-    i, j = np.mgrid[:VIEW_SIZE, :VIEW_SIZE].reshape(2, -1)
-    ahead, aside = _LAST - j, i - _HALF
-    cells = np.full((4, height * width, NUM_CELLS), height * width)
-    for (d, (dx, dy)), y, x in itertools.product(enumerate(DIRECTIONS), range(height), range(width)):
-        at_x, at_y = x + dx * ahead - dy * aside, y + dy * ahead + dx * aside
-        is_inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
-        cells[d, y * width + x, is_inside] = (at_y * width + at_x)[is_inside]
-    return torch.from_numpy(cells)
+    y, x = np.mgrid[:height, :width].reshape(2, -1)
+    at_x, at_y = cells_of_view(x, y, np.arange(4)[:, None])
+    is_inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
+    return torch.from_numpy(np.where(is_inside, at_y * width + at_x, height * width))
 
 
 def view(grid: Tensor, position: Tensor, direction: Tensor, own: Tensor, in_view: Tensor) -> Tensor:
@@ -146,12 +139,12 @@ def _row_of_light() -> Tensor:
     Each lit clear cell lights its neighbour and what is behind the two of them, first to the right, then to the left.
     """
     lit, clear = (numbers.ravel() for numbers in np.mgrid[: 1 << VIEW_SIZE, : 1 << VIEW_SIZE])
-    first, last = 1, 1 << _LAST
-    for _ in range(_LAST):
+    first, last = 1, 1 << LAST
+    for _ in range(LAST):
         lit = lit | ((lit & clear & ~last) << 1)
     sources = lit & clear & ~last
     behind = sources | sources << 1
-    for _ in range(_LAST):
+    for _ in range(LAST):
         lit = lit | ((lit & clear & ~first) >> 1)
     sources = lit & clear & ~first
     return torch.from_numpy(np.stack([lit, behind | sources | sources >> 1], -1).reshape(1 << VIEW_SIZE, -1, 2))
@@ -162,8 +155,8 @@ _LIGHT = _row_of_light()
 
 def _spread_light(clear: Tensor) -> Tensor:
     """The visible cells (..., 49) bool of views whose clear cells are given by row (..., 7), see `_rows`."""
-    lit, rows = torch.full(clear.shape[:-1], 1 << _HALF), []
-    for j in range(_LAST, -1, -1):
+    lit, rows = torch.full(clear.shape[:-1], 1 << HALF), []
+    for j in range(LAST, -1, -1):
         in_row, lit = _LIGHT[lit, clear[..., j]].unbind(-1)
         rows.insert(0, in_row)
     return _cells_of(torch.stack(rows, -1))

@@ -41,7 +41,6 @@ def write_study(study: Study, out: Path, quantity: str, title: str, sizes, film_
 
 
 def _write_level(study: Study, row, out: Path, quantity: str, title: str, sizes, film_format: str | None) -> None:
-    """Write the picture of a survivor, with its numbers, and its film."""
     rows = study.rollouts[row.level].rows
     bot = f"the bot needs {counted(row.bot, 'step')}" if isinstance(row.bot, int) else f"the bot fails ({row.bot})"
     lines = [

@@ -74,6 +74,18 @@ def one_hot_edges() -> np.ndarray:
     return np.cumsum([0, *np.repeat(CATEGORIES, VIEW_SIZE * VIEW_SIZE)])
 
 
+def cells_of_view(x, y, direction) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the grid the cells [i, j] of views lie, for agents at x, y (...) that face `direction` (...).
+
+    Returns x and y (..., 49) int, row by row of i.
+    """
+    i, j = np.indices((VIEW_SIZE, VIEW_SIZE)).reshape(2, -1)  # i to the right, j towards the agent
+    ahead, right = LAST - j, i - HALF
+    dx, dy = np.moveaxis(np.array(DIRECTIONS)[direction], -1, 0)[..., None]
+    x, y = np.asarray(x)[..., None], np.asarray(y)[..., None]
+    return x + dx * ahead - dy * right, y + dy * ahead + dx * right
+
+
 def observe(
     codes: np.ndarray, x: int, y: int, direction: int, carried: int, image: np.ndarray, seen: np.ndarray
 ) -> None:
@@ -84,10 +96,7 @@ def observe(
     sets seen (width, height) bool to True for every visible cell.
     """
     height, width = codes.shape
-    dx, dy = DIRECTIONS[direction]
-    i, j = np.indices((VIEW_SIZE, VIEW_SIZE))  # i to the right, j towards the agent
-    cell_x = x + dx * (LAST - j) - dy * (i - HALF)
-    cell_y = y + dy * (LAST - j) + dx * (i - HALF)
+    cell_x, cell_y = (cells.reshape(VIEW_SIZE, VIEW_SIZE) for cells in cells_of_view(x, y, direction))
     is_inside = (cell_x >= 0) & (cell_x < width) & (cell_y >= 0) & (cell_y < height)
     view = np.full((VIEW_SIZE, VIEW_SIZE), GREY_WALL, np.int32)
     view[is_inside] = codes[cell_y[is_inside], cell_x[is_inside]]

@@ -1,6 +1,6 @@
 """Worlds and agents of frames whose causes are known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -98,10 +98,10 @@ def toy_episode(agent: FrozenAgent, frames: np.ndarray, seed: int = 5) -> Episod
 
 
 class ToyRecording:
-    """As a `Recording` of one episode, number 0."""
+    """As a `Recording` of one episode, number 0, of the agent of a checkpoint with this config."""
 
-    def __init__(self, episode: Episode):
-        self._episode = episode
+    def __init__(self, episode: Episode, config: Mapping | None = None):
+        self._episode, self.config = episode, {"checkpoint": {"config": config}}
 
     def distinct(self, numbers: Sequence[int]) -> list[int]:
         return list(numbers)

@@ -28,7 +28,7 @@ from generative.agents.networks import load_agent
 from generative.app.catalog import find_recordings
 from generative.attribution.agreement import rank_cases
 from generative.attribution.hazard_study import Measured, load_measured
-from generative.attribution.validation import read_rows
+from generative.attribution.validation import cases_file
 from generative.domains.babyai.causes import WorldExplanation
 from generative.domains.registry import load_simulator
 from generative.recordings import format as recordings
@@ -346,7 +346,7 @@ def prepare_answers(root: Path) -> None:
 
 
 def read_cases(root: Path, path: Path) -> None:
-    rank_cases(read_rows(path))
+    rank_cases(cases_file(path).read())
 
 
 def read_explanation(root: Path, path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mop.common.conventions import ACTION_NAMES
-from mop.envs.geometry import DIRECTIONS, HALF, IMAGE_SIZE, LAST, VIEW_SIZE, code_color, code_kind, code_state
+from mop.envs.geometry import IMAGE_SIZE, VIEW_SIZE, cells_of_view, code_color, code_kind, code_state
 from mop.envs.render import draw_cells, draw_view
 
 WRONG_HUE = "#ff0000"
@@ -42,13 +42,12 @@ def action_names(actions: np.ndarray) -> list[str]:
 
 
 def _seen(shape: tuple[int, int], x: int, y: int, direction: int, obs: np.ndarray) -> np.ndarray:
-    """Which cells of the grid (H, W) the view shows: (H, W) bool; geometry as in `mop.envs.geometry.observe`."""
+    """Which cells of the grid (H, W) the view shows: (H, W) bool."""
     seen = np.zeros(shape, bool)
-    dx, dy = DIRECTIONS[direction]
-    i, j = np.nonzero(obs[: VIEW_SIZE**2].reshape(VIEW_SIZE, VIEW_SIZE))  # unseen is type 0
-    columns, rows = x + dx * (LAST - j) - dy * (i - HALF), y + dy * (LAST - j) + dx * (i - HALF)
-    inside = (columns >= 0) & (columns < shape[1]) & (rows >= 0) & (rows < shape[0])
-    seen[rows[inside], columns[inside]] = True
+    columns, rows = cells_of_view(x, y, direction)
+    shown = obs[: VIEW_SIZE**2] != 0  # unseen is type 0
+    shown &= (columns >= 0) & (columns < shape[1]) & (rows >= 0) & (rows < shape[0])
+    seen[rows[shown], columns[shown]] = True
     return seen
 
 

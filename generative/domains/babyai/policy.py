@@ -12,7 +12,7 @@ from torch import Tensor
 from generative.domains.base import Answer, Policy
 from generative.simulators.relaxation import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
-from mop.common.errors import InputError
+from mop.common.reading import reading
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.rollout import Missions
 from mop.statistics.information import kl_divergence
@@ -43,10 +43,8 @@ class FrozenPolicy(Policy):
     ) -> tuple["FrozenPolicy", dict]:
         """Load the policy of a checkpoint, and the checkpoint's config; needs_encoder: missions are to be encoded."""
         checkpoint = load_for_evaluation(path)
-        try:
+        with reading(path, "policy"):
             policy, lang_proj = policy_from_checkpoint(checkpoint)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         location = None if encoder_location is None else str(encoder_location)
         encoder = encoder_for(checkpoint, location) if needs_encoder else None
         return cls(policy, lang_proj, encoder), checkpoint["config"]

@@ -104,29 +104,18 @@ def simulate(policy: FrozenPolicy, scenes: Scenes, episode: Episode, span: Span)
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes) -> Film:
     """The film of an episode; rows: its T + 1 rows, arrays as a recording has them."""
-    steps = _steps_of(rows, expert_hidden_sizes)
+    outcome = "failure" + (": out of steps" if rows["truncated"].any() else "")
+    steps = EpisodeSteps(
+        num_steps=len(rows["action"]) - 1,
+        outcome="success" if rows["reward"].max() > 0 else outcome,
+        lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
+        action=rows["action"].astype(int),
+        probabilities=np.exp(rows["log_probs"].astype(float)),
+        carrying=["" if code_kind(code) == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
+    )
     return Film(
         title=list(title),
         columns=[("the world", world_pictures(rows)), ("what the agent sees", view_pictures(rows["obs"]))],
         captions=[steps.caption(t).split(" · ") for t in range(steps.num_steps + 1)],
         strips=gate_strips(rows["routing"], expert_hidden_sizes),
-    )
-
-
-def _outcome_of(rows) -> str:
-    """How an episode ended, for its last caption."""
-    if rows["reward"].max() > 0:
-        return "success"
-    return "failure" + (": out of steps" if rows["truncated"].any() else "")
-
-
-def _steps_of(rows: Mapping[str, np.ndarray], expert_hidden_sizes) -> EpisodeSteps:
-    """What captions name of an episode."""
-    return EpisodeSteps(
-        num_steps=len(rows["action"]) - 1,
-        outcome=_outcome_of(rows),
-        lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
-        action=rows["action"].astype(int),
-        probabilities=np.exp(rows["log_probs"].astype(float)),
-        carrying=["" if code_kind(code) == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from generative.domains.babyai.labels import DOOR_STATES, phase_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Target
-from generative.representations.steering import ArenaSettings, Measure, Move, Played, Table
+from generative.representations.steering import ArenaSettings, Measure, Move, Played, Ratio, Table, compare_ratios
 from generative.simulators.relaxation import to_simplex
 from mixture_of_experts import compute_lpc
 from mop.analysis.groups import PHASES
@@ -24,7 +24,7 @@ from mop.common.conventions import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
-from mop.envs.geometry import DIRECTIONS, EMPTY, cell_code, code_color, code_kind, code_state
+from mop.envs.geometry import DIRECTIONS, EMPTY, code_color, code_kind, code_state
 from mop.evaluation.evaluate import NUM_ENVS
 from mop.evaluation.rollout import Answer, Choose, WorldPolicy, greedy, rollout
 
@@ -99,17 +99,11 @@ def play(
         if measure is not None:
             columns["value"] = measure(answer).numpy()
         for n in np.flatnonzero(envs.active).tolist():
-            envs.rows[n].append({name: column[n] for name, column in columns.items()} | _state_of(worlds[n]))
+            world = worlds[n]
+            state = {"position": np.array(world.position, np.int16), "grid": world.codes.copy()}
+            state["carried"] = np.array(world.carried, np.int32)
+            envs.rows[n].append({name: column[n] for name, column in columns.items()} | state)
     return [{name: np.stack([row[name] for row in of_world]) for name in of_world[0]} for of_world in envs.rows]
-
-
-def _state_of(world: World) -> dict[str, np.ndarray]:
-    """What a recording holds of a world besides its view."""
-    return {
-        "position": np.array(world.position, np.int16),
-        "grid": world.codes.copy(),
-        "carried": np.array(cell_code(world.env.carrying), np.int32),
-    }
 
 
 # --- with the hidden state moved --------------------------------------------------------------------------------------
@@ -244,20 +238,19 @@ def measures_of(plain: Table, moved: Table) -> list[Measure]:
     path ratio: mean of steps / the bot's steps over the worlds that both runs solve. Actions: share of the steps of a
     phase.
     """
-    each = np.ones(len(plain["seed"]))
     both = (plain["success"] > 0) & (moved["success"] > 0)
-    pairs = {"path ratio": lambda table: (both * table["steps"] / table["bot_steps"], both.astype(float))}
-    for name in ("success", "steps", "pick-ups", "drops", "door toggles"):
-        pairs[name] = lambda table, name=name: (table[name], each)
-    weights = {name: name for name in plain if name.startswith("weight ")}
-    for name, column in {"LPC": "lpc", "moved": "moved", **weights}.items():
-        pairs[name] = lambda table, column=column: (table[column], table["steps"])
+    return compare_ratios(_ratios(plain, both), _ratios(moved, both), MAIN, ["success"])
+
+
+def _ratios(table: Table, both: np.ndarray) -> dict[str, Ratio]:
+    """both (W,) bool: the worlds that both runs solve."""
+    each, steps = np.ones(len(both)), table["steps"]
+    ratios = {name: (table[name], each) for name in ("success", "steps", *EVENTS)}
+    ratios["path ratio"] = both * steps / table["bot_steps"], both.astype(float)
+    ratios["LPC"], ratios["moved"] = (table["lpc"], steps), (table["moved"], steps)
+    ratios |= {name: (table[name], steps) for name in table if name.startswith("weight ")}
     for phase in PHASES:
-        for name in (f"{phase}: {action}" for action in ACTION_NAMES):
-            pairs[name] = lambda table, name=name, phase=phase: (table[name], _steps_of(table, phase))
-    order = [*MAIN, *(name for name in pairs if name not in MAIN)]
-    return [Measure(name, pairs[name](plain), pairs[name](moved), name == "success") for name in order]
-
-
-def _steps_of(table: Table, phase: str) -> np.ndarray:
-    return np.sum([table[f"{phase}: {action}"] for action in ACTION_NAMES], axis=0)
+        actions = {f"{phase}: {action}": table[f"{phase}: {action}"] for action in ACTION_NAMES}
+        in_phase = np.sum(list(actions.values()), axis=0)
+        ratios |= {name: (count, in_phase) for name, count in actions.items()}
+    return ratios

@@ -57,7 +57,6 @@ def parse_target(
 
 
 def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
-    """The router's weights (N, E) in a layer."""
     sizes = [weights.shape[-1] for weights in answer.routing]
     if layer >= len(sizes) or expert >= sizes[layer]:
         raise InputError(f"no {text}: the policy has layers 0 to {len(sizes) - 1}, of {sizes} experts, counted from 0")

@@ -22,7 +22,7 @@ from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import NUM_CELLS, discretise, to_simplex
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS
-from mop.envs.geometry import CATEGORIES, DIRECTIONS, IMAGE_SIZE, VIEW_SIZE
+from mop.envs.geometry import CATEGORIES, IMAGE_SIZE, VIEW_SIZE, cells_of_view
 
 MARKOV = "markov"
 DIRECTION = slice(IMAGE_SIZE, IMAGE_SIZE + 4)  # columns of an observation
@@ -107,7 +107,6 @@ def run_trials(moments: Moments, actor: str, policy: FrozenPolicy, num_steps: in
 
 
 def _act(actor: str, logits: Tensor, rng: np.random.Generator) -> np.ndarray:
-    """The actions (N,) of an actor, int."""
     if actor == "constant":
         return np.full(len(logits), AHEAD)
     noise = rng.gumbel(size=logits.shape) if actor == "untrained" else 0.0  # the largest of the sum is a draw
@@ -132,12 +131,9 @@ class _Places:
         return is_visible & was_shown, is_visible & ~was_shown
 
     def _index(self, positions, directions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the cells (N, 49) of views are in `_was_shown`; as `mop.envs.geometry.observe` has them."""
-        x, y = np.asarray(positions).T[:, :, None] + VIEW_SIZE
-        dx, dy = np.array(DIRECTIONS)[np.asarray(directions)].T[:, :, None]
-        right, back = np.divmod(np.arange(NUM_CELLS), VIEW_SIZE)
-        right, ahead = right - VIEW_SIZE // 2, VIEW_SIZE - 1 - back
-        return np.arange(len(x))[:, None], y + dy * ahead + dx * right, x + dx * ahead - dy * right
+        """Where the cells (N, 49) of views are in `_was_shown`."""
+        x, y = cells_of_view(*np.asarray(positions).T, np.asarray(directions))
+        return np.arange(len(x))[:, None], y + VIEW_SIZE, x + VIEW_SIZE
 
 
 # --- forecasts --------------------------------------------------------------------------------------------------------
@@ -174,23 +170,18 @@ class Markov:
             episode = recording.episode(k)
             parts, actions = _parts(np.asarray(episode["obs"])), np.asarray(episode["action"][:-1], np.int64)
             for table, part in zip(counts, parts, strict=True):
-                place = np.arange(part.shape[1]) if part.shape[1] > 1 else np.zeros(1, np.int64)
-                np.add.at(table, (place, part[:-1], actions[:, None], part[1:]), 1)
-        return cls(
-            *(_most_frequent(table).squeeze(0) if len(table) == 1 else _most_frequent(table) for table in counts)
-        )
+                np.add.at(table, (np.arange(part.shape[1]), part[:-1], actions[:, None], part[1:]), 1)
+        cells, directions, flags = map(_most_frequent, counts)
+        return cls(cells, directions[0], flags[0])
 
     def __call__(self, trials: Trials) -> Forecast:
         """The forecast: each frame from the one before it."""
         parts = _parts(discretise(trials.frames[trials.num_shown - 1]).numpy().astype(np.uint8))
         frames = []
         for action in trials.actions[trials.num_shown - 1 :].numpy():
-            cells, directions, flags = parts
-            parts = (
-                self.cells[np.arange(NUM_CELLS), cells, action[:, None]],
-                self.directions[directions, action[:, None]],
-                self.flags[flags, action[:, None]],
-            )
+            (cells, directions, flags), action = parts, action[:, None]
+            cells = self.cells[np.arange(NUM_CELLS), cells, action]
+            parts = cells, self.directions[directions, action], self.flags[flags, action]
             frames.append(_joined(*parts))
         return Forecast(to_simplex(np.stack(frames)))
 
@@ -232,22 +223,24 @@ def sums_of(trials: BabyAITrials, forecast: Forecast) -> Sums:
     same = true == predicted
     cells = same[..., :IMAGE_SIZE].reshape(*mask.shape, -1, NUM_CELLS).all(-2)
     of_hidden = explained(truth.hidden, answer.hidden, torch.from_numpy(mask))
-    routing = list(zip(truth.routing, answer.routing, strict=True))
+    routing, one = list(zip(truth.routing, answer.routing, strict=True)), np.ones(mask.shape)
     sums = {
-        "cells": (cells.sum(-1), np.full(mask.shape, NUM_CELLS)),
+        "cells": (cells.sum(-1), NUM_CELLS * one),
         "seen_cells": ((cells & trials.is_seen).sum(-1), trials.is_seen.sum(-1)),
         "new_cells": ((cells & trials.is_new).sum(-1), trials.is_new.sum(-1)),
-        "exact_view": (same.all(-1), np.ones(mask.shape)),
-        "action": ((truth.logits.argmax(-1) == answer.logits.argmax(-1)).numpy(), np.ones(mask.shape)),
-        "routing": (
-            sum((p.argmax(-1) == q.argmax(-1)).numpy().astype(float) for p, q in routing),
-            np.full(mask.shape, len(routing)),
-        ),
-        "action_kl": (_kl(truth.logits.softmax(-1), answer.logits.softmax(-1)), np.ones(mask.shape)),
-        "routing_kl": (sum(_kl(p, q) for p, q in routing), np.ones(mask.shape)),
+        "exact_view": (same.all(-1), one),
+        "action": (_agree(truth.logits, answer.logits), one),
+        "routing": (sum(_agree(p, q) for p, q in routing), len(routing) * one),
+        "action_kl": (_kl(truth.logits.softmax(-1), answer.logits.softmax(-1)), one),
+        "routing_kl": (sum(_kl(p, q) for p, q in routing), one),
         "hidden_r2": tuple(part.numpy() for part in of_hidden),
     }
     return masked_sums(sums, mask)
+
+
+def _agree(true: Tensor, other: Tensor) -> np.ndarray:
+    """Whether the largest of numbers (..., K) is the same one, (...) float64."""
+    return (true.argmax(-1) == other.argmax(-1)).double().numpy()
 
 
 def _kl(true: Tensor, other: Tensor) -> np.ndarray:

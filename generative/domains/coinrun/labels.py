@@ -44,7 +44,7 @@ def labels_of(objects: np.ndarray) -> dict[str, np.ndarray]:
     labels = {f"{kind} ahead": _shows(objects, _IN_FRONT, [kind]) for kind in ("saw", "enemy", "lava", "crate")}
     labels[COIN] = _shows(objects, (slice(None), slice(None)), ["coin"])
     labels[ON_GROUND] = _shows(objects, _BELOW, ["ground", "crate"])
-    return {name: labels[name].astype(np.int8) for name in PROPERTIES}
+    return {name: is_true.astype(np.int8) for name, is_true in labels.items()}
 
 
 def touches(objects: np.ndarray, kinds: Sequence[str]) -> np.ndarray:

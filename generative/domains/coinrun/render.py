@@ -50,11 +50,11 @@ def play_films(settings: PlaySettings) -> Iterator[tuple[str, Film]]:
 def level_film(episode: LevelEpisode, title: list[str]) -> Film:
     """The film of one episode; its frames must have been kept."""
     pictures = [enlarged(frame) for frame in episode.frames]
-    captions = []
-    for t, (action, share, value) in enumerate(
-        zip(episode.actions, episode.probabilities, episode.values, strict=True)
-    ):
-        captions.append([f"step {t}: {ACTION_NAMES[action]} ({share:.0%})", f"value {value:.2f}"])
+    steps = zip(episode.actions, episode.probabilities, episode.values, strict=True)
+    captions = [
+        [f"step {t}: {ACTION_NAMES[action]} ({share:.0%})", f"value {value:.2f}"]
+        for t, (action, share, value) in enumerate(steps)
+    ]
     outcome = "success" if episode.is_success else "out of time" if episode.is_cut else "failure"
     captions.append([f"step {len(captions)}: the end", f"{outcome}, return {episode.reward:g}"])
     return Film(title, [(_HEADING, pictures)], captions, [], pictures[0].shape[0])
@@ -76,13 +76,8 @@ def recorded_film(encoding: Mapping, episode: Episode, title: str) -> Film:
     for t, name in enumerate(names):
         how = "" if episode["action"][t] < 0 else f" ({shares[t, episode['action'][t]]:.0%} by the agent)"
         captions.append([f"step {t}: {name}{how}", f"value {episode['value'][t]:.2f}"])
-    return Film(
-        [_title(encoding, episode, title)],
-        [(_HEADING, [enlarged(frame) for frame in episode["obs"]])],
-        captions,
-        [],
-        _HEIGHT_PX,
-    )
+    pictures = [enlarged(frame) for frame in episode["obs"]]
+    return Film([_title(encoding, episode, title)], [(_HEADING, pictures)], captions, [], _HEIGHT_PX)
 
 
 def _title(encoding: Mapping, episode: Episode, title: str) -> str:

@@ -4,7 +4,6 @@ Axis letters: N levels side by side, W levels, T actions of an episode, S hidden
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +14,7 @@ from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNS
 from generative.domains.coinrun.labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
 from generative.domains.coinrun.objects import ENV_NAME, objects_of
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.representations.steering import ArenaSettings, Measure, Move, Played, Table
+from generative.representations.steering import ArenaSettings, Measure, Move, Played, Ratio, Table, compare_ratios
 from mop.common.errors import InputError
 
 RATES = ("success", "touched", "fell", "out of time")  # shares of the levels
@@ -56,8 +55,8 @@ class GameArena:
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
         how = self._how
         actor, mover = AgentActor(self._agent, how.policy == "sampled", how.seed), _Mover(move, self._levels.start)
-        playing = partial(play_levels, max_steps=how.max_steps, num_at_once=how.num_envs, modify=mover)
-        episodes = playing(self._world, self._levels, actor, on_episode=lambda: progress(1))
+        limits = {"max_steps": how.max_steps, "on_episode": lambda: progress(1)}
+        episodes = play_levels(self._world, self._levels, actor, how.num_envs, mover, **limits)
         amounts = mover.amounts(len(episodes), max(len(episode.actions) for episode in episodes))
         numbers = self._agent.actions.tolist()
         rows = [count_episode(self._world, episode, numbers) for episode in episodes]
@@ -124,13 +123,10 @@ def measures_of(plain: Table, moved: Table) -> list[Measure]:
     Per episode: success, return, steps, and how it ended. Per step: jumps, actions, and moved, how far the memory is
     moved: no effect, but a check. jumps at a place: share of the steps on the ground there.
     """
-    before, after = _ratios(plain), _ratios(moved)
-    order = [*MAIN, *(name for name in before if name not in MAIN)]
-    return [Measure(name, before[name], after[name], name in RATES) for name in order]
+    return compare_ratios(_ratios(plain), _ratios(moved), MAIN, RATES)
 
 
-def _ratios(table: Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numerator and denominator (W,) of each measure of a run."""
+def _ratios(table: Table) -> dict[str, Ratio]:
     each, actions = np.ones(len(table["seed"])), [name for name in table if name.startswith("action: ")]
     ratios = {name: (table[name], each) for name in (*RATES, "return", "steps")}
     ratios |= {f"jumps {place}": (table[f"jumps {place}"], table[f"stands {place}"]) for place in PLACES}

@@ -80,8 +80,8 @@ def _measured():
     shown[:, 16:24, 40:48] = SAW
     shown[:, 24:, :] = GROUND
     scenes = ToyScenes(Still(), shown)
-    recording = ToyRecording(toy_episode(agent, frames))
-    study = Study(recording, scenes, scenes.objects, agent, {"shape": SHAPE}, 4, 1, 0)
+    recording = ToyRecording(toy_episode(agent, frames), {"shape": SHAPE})
+    study = Study(recording, scenes, scenes.objects, agent, 4, 1, 0)
     return study, frames, study.measure(HazardMoment(0, 6, 5, True))
 
 

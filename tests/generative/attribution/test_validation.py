@@ -20,7 +20,7 @@ from generative.attribution.integrated_gradients import (
     predict_effects,
     total_of,
 )
-from generative.attribution.loop_inputs import WORLD, Place
+from generative.attribution.loop_inputs import Place
 from generative.attribution.validation import (
     ALL,
     WITHOUT_WORLD,
@@ -28,10 +28,9 @@ from generative.attribution.validation import (
     Study,
     ValidationSettings,
     cases_file,
-    count_done,
     edit_name,
+    measure,
     plan_cases,
-    read_rows,
 )
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.scenes import ExactScenes
@@ -45,11 +44,11 @@ NUM_POINTS = 4
 def study_of(recording, policy, targets=("action:chosen", "lpc"), num_controls: int = 0, **changes) -> Study:
     """A study of attribution through the recorded actions, with other untrained policies as controls."""
     scenes, config = open_scenes("exact", recording), recording.config["checkpoint"]["config"]
-    predictors = [Predictor("own", lambda episode: policy, scenes, WORLD, "integrated", False, False)]
+    predictors = [Predictor("own", lambda episode: policy, scenes, "integrated", False, False)]
     for seed in range(num_controls):
         other = untrained(policy, config, seed)
         predictors.append(
-            Predictor(f"control {seed}", lambda episode, other=other: other, scenes, WORLD, "integrated", True, False)
+            Predictor(f"control {seed}", lambda episode, other=other: other, scenes, "integrated", True, False)
         )
     changes = {"max_edits": 12, "num_points": NUM_POINTS} | changes
     return Study(recording, policy, predictors, ValidationSettings(data_dir="", of=targets, **changes))
@@ -227,12 +226,12 @@ def test_a_line_of_something_else_is_no_row(tmp_path):
     empty = row | {"acting": [], "forced": [], "predicted": {}}
     cases = cases_file(tmp_path / "cases.jsonl")
     cases.append(row, empty)
-    assert read_rows(tmp_path / "cases.jsonl") == [row, empty]
+    assert cases.read() == [row, empty]
     cases.append({name: value for name, value in row.items() if name != "lag"})
-    assert "line 3" in refusal(read_rows, tmp_path / "cases.jsonl")
+    assert "line 3" in refusal(cases.read)
     for wrong in ({"targets": None}, {"acting": [["x"] * 5]}, {"predicted": {"a": {"all": 7}}}, {"episode": "1"}):
         cases.path.write_bytes(orjson.dumps(row | wrong) + b"\n")
-        assert "line 1" in refusal(read_rows, cases.path)
+        assert "line 1" in refusal(cases.read)
 
 
 def flags_of(recording, out) -> list:
@@ -272,7 +271,7 @@ def test_a_killed_validation_goes_on_to_the_same_bytes(recorded, finished, tmp_p
     assert (out / "cases.jsonl").read_bytes() == whole
     assert (out / "agreement.csv").read_bytes() == (finished / "agreement.csv").read_bytes()
     assert str(out) in refused(capsys, validate.main, *flags_of(recorded[0], out), "--seed", 5)
-    assert "other cases" in refusal(count_done, out / "cases.jsonl", [Place(0, 1, 0)] * 10)
+    assert "other cases" in refusal(measure, None, [Place(0, 1, 0)] * 10, out / "cases.jsonl")
 
 
 def test_bad_input_is_one_line_and_code_2(recorded, tmp_path, capsys):

@@ -37,7 +37,7 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.rollouts import JUMPS, MAIN, RATES, GameArena, count_episode, measures_of
 from generative.recordings.format import open_recording
 from generative.representations import decompositions
-from generative.representations.steering import ArenaSettings, Move, Operation, effect_rows
+from generative.representations.steering import ArenaSettings, Move, Operation, Replay, effect_rows
 from generative.representations.storage import load_directions
 
 RNG = np.random.default_rng
@@ -237,7 +237,8 @@ def test_the_memory_of_each_level_is_moved_by_what_is_said(model, studied, monke
     pushed = play(arena, operation.move(found))
     length = 2 * float(found.sd[number])
     np.testing.assert_allclose(pushed.table["moved"], length * pushed.table["steps"], rtol=1e-4)
-    copied = play(arena, Move(nulled.replay(), Operation("null", number).move(found).way))
+    replay = Replay(nulled.amounts, nulled.table["steps"].astype(int))
+    copied = play(arena, Move(replay, Operation("null", number).move(found).way))
     assert all(np.array_equal(copied.table[name], nulled.table[name]) for name in nulled.table)
     assert first[0].shape == (4, 8)
 

@@ -228,7 +228,8 @@ def test_a_move_changes_the_memory_by_what_it_says(trained):
     for row, steps in zip(pushed.amounts, pushed.table["steps"].astype(int), strict=True):
         np.testing.assert_allclose(row[:steps], step, rtol=1e-6)
         assert not row[steps:].any()
-    copied = play_moved(policy, UNLOCK, 20, range(4), Move(pushed.replay(), operation.move(directions).way))
+    replay = Replay(pushed.amounts, pushed.table["steps"].astype(int))
+    copied = play_moved(policy, UNLOCK, 20, range(4), Move(replay, operation.move(directions).way))
     assert all(np.array_equal(copied.table[name], pushed.table[name]) for name in copied.table)
 
 
