@@ -19,7 +19,7 @@ from generative.domains.registry import domain_of_recording
 from generative.figures.representations import plot_probes, plot_stability
 from generative.recordings.format import BEHAVIOURS, SPLITS, open_recording
 from generative.representations.decompositions import METHODS
-from generative.representations.storage import Directions, block_slices, write_directions
+from generative.representations.storage import Directions, block_slices
 from generative.representations.study import PROBE, Part, StudySettings, join_parts, read_rows, study_blocks
 from generative.representations.tables import (
     METHOD_COLUMNS,
@@ -29,6 +29,7 @@ from generative.representations.tables import (
     probe_rows,
     screen_table,
 )
+from mop.artifacts.records import write_record
 from mop.common.cli import parse, required, setting, some_of
 from mop.common.errors import run_script
 from mop.common.files import open_output_dir, write_csv, write_figure
@@ -85,7 +86,7 @@ def main() -> int:
         }
         parts = study_blocks(rows, {name: blocks[name] for name in chosen["blocks"]}, settings, out / "parts")
         directions = join_parts(parts, blocks, rows["train"], recording.config["checkpoint"]["sha256"])
-        write_directions(out / NAME, directions)
+        write_record(out / NAME, directions)
         print(write_report(out, parts, directions, f"{name}, worlds of the test split"))
     print(f"{len(directions)} directions: {out / NAME}; tables and figures: {out}")
     return 0

@@ -17,6 +17,7 @@ from typing import Any
 
 from generative.domains.coinrun.games import MODES, UNSEEN_LEVELS
 from generative.domains.registry import DOMAINS, domain_of_checkpoint
+from generative.figures.film import OF_GAMES
 from generative.recordings.format import BEHAVIOURS
 from generative.recordings.recorder import row_dtype
 from generative.recordings.session import count_known_starts, open_source, record, table_of
@@ -25,7 +26,6 @@ from mop.common.errors import InputError, run_script
 from mop.common.values import MAX_ENVS, folder_name
 
 EVERYONE = "; ".join(f"{','.join(domain.behaviours)} (of {domain.title})" for domain in DOMAINS.values())
-OF_GAMES = "of agents of games"
 _LEVELS: dict[str, Any] = {"low": 0, "high": UNSEEN_LEVELS // 2, "group": OF_GAMES}
 
 

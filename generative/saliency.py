@@ -34,6 +34,7 @@ from generative.recordings.format import BEHAVIOURS, Recording, open_recording
 from generative.representations.storage import open_directions
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import check_fidelity
+from mop.artifacts.records import write_record
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import open_output_dir
@@ -99,7 +100,7 @@ def main() -> int:
             if not paths[-1].exists():
                 place = Place(episode, step, settings.horizon)
                 how = (kind, settings.method, num_points, settings.actions == "own")
-                explain(domain, policy, scenes, recording, place, target, *how).write(paths[-1])
+                write_record(paths[-1], explain(domain, policy, scenes, recording, place, target, *how))
         explanations = [domain.explanation.load(path) for path in paths]
         report(domain, explanations, paths, out, settings.num_causes, fidelity)
     return 0

@@ -16,8 +16,7 @@ Axis letters: N environments, T steps, S hidden units, A actions of the agent.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -286,7 +285,7 @@ class AgentRun(Trainable):
         self.scale = RewardScale(self.settings.num_envs, self.settings.gamma)
         self.stats = {prefix: EpisodeStats() for prefix in SIDES}
         self.actors: dict[str, Actors] = {}
-        self.seconds = dict.fromkeys(("environment", "acting", "validation", "learning"), 0.0)
+        self.seconds = 0.0  # that its updates took
         self.columns = Columns(("timesteps",), {"steps_per_s": "timesteps"}, _bar_text, _closing_lines, plot_curve)
         self._saved = self._present_state()
 
@@ -301,12 +300,12 @@ class AgentRun(Trainable):
             self._renew_envs()
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 - self.update / self.num_updates)
+        start = time.perf_counter()
         rollout = self.collect()
-        with self._timed("learning"):
-            rng = np.random.default_rng(stream_seed(self.seed, f"batches {self.update}"))
-            measures = learn(self.agent, self.optimizer, rollout, self.settings, rng)
-        with self._timed("validation"):
-            self.validate()
+        rng = np.random.default_rng(stream_seed(self.seed, f"batches {self.update}"))
+        measures = learn(self.agent, self.optimizer, rollout, self.settings, rng)
+        self.validate()
+        self.seconds += time.perf_counter() - start
         self.update += 1
         if self.update % RENEWAL_INTERVAL == 0 or self.update == self.num_updates:
             self._saved = self._present_state()
@@ -320,13 +319,10 @@ class AgentRun(Trainable):
         frames = torch.empty((num_steps, *actors.frames.shape), dtype=torch.uint8, device=self.device)
         steps = []
         for t in range(num_steps):
-            with self._timed("acting"):
-                frames[t], hidden = actors.inputs(self.agent)
-                chosen, chosen_log_prob, answer = sample_actions(self.agent, frames[t], hidden, generator)
-                game_actions = self.agent.actions[chosen].cpu().numpy()
+            frames[t], hidden = actors.inputs(self.agent)
+            chosen, chosen_log_prob, answer = sample_actions(self.agent, frames[t], hidden, generator)
             shown = actors.is_first, actors.is_last, actors.is_cut
-            with self._timed("environment"):
-                reward = actors.step(game_actions, answer.hidden)
+            reward = actors.step(self.agent.actions[chosen].cpu().numpy(), answer.hidden)
             steps.append((*shown, reward, chosen, chosen_log_prob, answer.value))
         is_first, is_last, is_cut, reward, action, log_prob, value = zip(*steps, strict=True)
         is_last = np.stack([*is_last, actors.is_last])
@@ -376,15 +372,9 @@ class AgentRun(Trainable):
             actors.envs.close()
         self.actors = {}
 
-    @contextmanager
-    def _timed(self, part: str) -> Generator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[part] += time.perf_counter() - start
-
     def summary(self) -> dict[str, float]:
         """Time so far, statistics of the latest episodes in training and validation levels, learning rate."""
-        columns = {"wall_time": sum(self.seconds.values())}
+        columns = {"wall_time": self.seconds}
         for prefix, stats in self.stats.items():
             columns |= stats.columns(prefix)
         return columns | {"lr": self.optimizer.param_groups[0]["lr"]}
@@ -406,7 +396,7 @@ class AgentRun(Trainable):
             "optimizer": copied_to_cpu(self.optimizer.state_dict()),
             "scale": self.scale.state(),
             "finished": {prefix: [s.count, [list(row) for row in s.recent]] for prefix, s in self.stats.items()},
-            "seconds": dict(self.seconds),
+            "seconds": {"updates": self.seconds},
         }
 
     def load_state(self, state: Mapping) -> None:
@@ -421,7 +411,7 @@ class AgentRun(Trainable):
         for prefix, (count, rows) in state["finished"].items():
             self.stats[prefix].count = count
             self.stats[prefix].recent = deque(map(tuple, rows), maxlen=NUM_RECENT)
-        self.seconds = dict(state["seconds"])
+        self.seconds = sum(state["seconds"].values())
         self.update = state["update"]
         self.close()
         self._saved = self._present_state()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mop.artifacts.records import array, read_record, write_record
+from mop.artifacts.records import array, read_record
 from mop.common.errors import InputError
 
 TILE_PX = 32  # a place of a picture
@@ -98,14 +98,13 @@ class Explanation:
             lag, total = int(self.lag[row]), float(self.total[row])
             digits = digits_of(total)
             amounts = {path: f"{round(value, digits) + 0.0:+.{digits}f}" for path, value in self.paths_of(row)}
-            when = "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"
             how = "through memory {memory} / world {world} / both {mixed}" if lag else "direct {direct}"
             acting, forced = self.contribution[row]
             truth = "" if np.isnan(forced) else f"; {self.truly} {forced:+.{digits}f}"
             truth += (
                 "" if np.isnan(acting) or lag == 0 else f", {acting:+.{digits}f} where the policy acts on what it sees"
             )
-            yield f"{when}: {self.thing(row)}, {total:+.{digits}f}, {how.format(**amounts)}{truth}"
+            yield f"{when(lag)}: {self.thing(row)}, {total:+.{digits}f}, {how.format(**amounts)}{truth}"
 
     def rows(self) -> list[dict]:
         """A row of a table for each cause."""
@@ -120,17 +119,18 @@ class Explanation:
             for row in range(len(self.lag))
         ]
 
-    def write(self, path: Path) -> None:
-        """Write a file that `load` reads."""
-        write_record(path, self)
-
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":
-        """Read the explanation in a file."""
+        """Read the explanation in a file of `write_record`."""
         found = read_record(path, cls, kind="file of generative.saliency")
         if found.things.shape[1:] != (cls.width,) or not np.isin(found.lag, np.arange(len(found.obs))).all():
             raise InputError(f"{path}: its causes are not of these worlds; make it anew, or remove it")
         return found
+
+
+def when(lag: int) -> str:
+    """A lag in words."""
+    return "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"
 
 
 def digits_of(value: float, significant: int = 3) -> int:

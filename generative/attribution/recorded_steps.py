@@ -61,11 +61,10 @@ def explain(
                 "simulated": np.array([effects.before]),
             }
         )
+    known: dict[str, Any] = {name: np.concatenate([of_lag[name] for of_lag in by_lag]) for name in by_lag[0]}
+    known |= {"episode": place.episode, "seed": rows.seed, "step": place.step, "kind": kind, "mission": rows.mission}
     value = float(recorded_values(rows, target, policy.expert_hidden_sizes)[place.step])
-    known: dict[str, Any] = {"episode": place.episode, "seed": rows.seed, "step": place.step}
     known |= {"target": target.name, "value": value}
-    known |= {name: np.concatenate([of_lag[name] for of_lag in by_lag]) for name in by_lag[0]}
-    known |= {"kind": kind, "mission": rows.mission}
     steps = place.step - np.array(lags)
     names = [field.name for field in fields(domain.explanation)]
     return domain.explanation(

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from generative.attribution.agreement import RANDOM, SHUFFLED
-from generative.attribution.explanations import PATHS, TILE_PX, Explanation, short_number
+from generative.attribution.explanations import PATHS, TILE_PX, Explanation, short_number, when
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, Figure, open_frame, plain_number
@@ -47,7 +47,7 @@ def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
     for ax in (left, right):
         ax.set_axis_off()
     _add_scale(figure, [right], limit, colors)
-    set_title(figure, f"{_title(explanation)}: {_when(lag)}")
+    set_title(figure, f"{_title(explanation)}: {when(lag)}")
     return figure
 
 
@@ -139,7 +139,7 @@ def _note_causes(ax: Axes, explanation: Explanation, lag: int) -> None:
         thing, total, by_path = explanation.thing(row), float(explanation.total[row]), dict(explanation.paths_of(row))
         left, top = (np.array(thing.numbers[:2]) * TILE_PX - 0.5).tolist()
         words = ", ".join(f"{_NAMES[path]} {short_number(value, 3, '+')}" for path, value in by_path.items() if value)
-        text = f"{thing}, {_when(lag)}: {short_number(total, 3, '+')}" + (f" ({words})" if words else "")
+        text = f"{thing}, {when(lag)}: {short_number(total, 3, '+')}" + (f" ({words})" if words else "")
         numbers = {"step": int(explanation.step) - lag, "cause": str(thing), "total": total, **by_path}
         add_note(ax, left, left + TILE_PX, top + TILE_PX, top, text, **numbers)
 
@@ -159,10 +159,6 @@ def _title(explanation: Explanation) -> str:
         f"{explanation.target} = {short_number(float(explanation.value))} at step {int(explanation.step)} "
         f"of episode {int(explanation.episode)}, {explanation.world[0]}"
     )
-
-
-def _when(lag: int) -> str:
-    return "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"
 
 
 # --- agreement with true effects --------------------------------------------------------------------------------------

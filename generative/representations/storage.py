@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mop.artifacts.records import array, read_record, write_record
+from mop.artifacts.records import array, read_record
 from mop.common.errors import InputError
 
 ALL = "all"  # the block of the whole hidden state
@@ -86,13 +86,8 @@ class Directions:
         raise InputError(f"there is no direction {text!r}: give a number below {len(names)}, or a name{hint}")
 
 
-def write_directions(path: str | Path, directions: Directions) -> None:
-    """Write a file for `load_directions`."""
-    write_record(path, directions)
-
-
 def load_directions(path: str | Path) -> Directions:
-    """Load the directions of a file."""
+    """Load the directions of a file of `write_record`."""
     way_out = "make one with python -m generative.directions"
     return read_record(path, Directions, kind="file of directions", way_out=way_out)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from generative.agents.config import check_preset
-from generative.domains.base import Actor, Answer, Slots, Start, Step, Worlds
+from generative.domains.base import Actor, Answer, Slots, Start, Step, Worlds, stack_answers
 from generative.domains.coinrun.games import (
     ALL_LEVELS,
     FRAME_SHAPE,
@@ -97,7 +97,7 @@ class GameActor(Actor):
 
     def __init__(self, policy: FrozenAgent, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
         super().__init__(policy, worlds, to_views)
-        actions, useful = policy.agent.actions.numpy(), GAMES[worlds.encoding["env_name"]].useful_actions
+        actions, useful = policy.agent.actions.numpy(), GAMES[worlds.encoding["env_name"]]
         fixed = np.where(np.isin(actions, useful), np.nan, IDLE_PREFERENCE)
         fixed[actions == RIGHT] = RIGHT_PREFERENCE
         self.choose = {**CHOOSE, "noisy": partial(noisy, fixed=fixed)}
@@ -107,10 +107,8 @@ class GameActor(Actor):
         before = hidden.split(1)
         answers = {slot: self.policy.agent.step(frames[slot], before[slot]) for slot in active}
         every = [answers.get(slot, answers[active[0]]) for slot in range(len(frames))]
-        logits, hidden, value = (
-            torch.cat([getattr(one, name) for one in every]) for name in ("logits", "hidden", "value")
-        )
-        return Answer(logits, [], hidden, value)
+        logits, _, hidden, value = stack_answers(every)
+        return Answer(logits[:, 0], [], hidden[:, 0], value[:, 0])
 
     def columns(self, answer: Any) -> dict[str, np.ndarray]:
         return super().columns(answer) | {"value": answer.value.numpy()}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mop.common.errors import InputError
+from mop.common.errors import InputError, one_line
 
 FRAME_SHAPE = (3, 64, 64)  # of what an agent sees: colour, row, column
 MODES = ("easy", "hard")
@@ -27,14 +27,8 @@ _MISSING = "the games need the package envpool, which is missing here ({}); `mak
 _NO_QT = "the games need the run-time of Qt 5 (Debian: apt-get install libqt5gui5), which is missing here ({})"
 
 
-class Game(NamedTuple):
-    """A game: its name at envpool, and which of the 15 actions do anything (test_coinrun_games.py tries)."""
-
-    name: str
-    useful_actions: tuple[int, ...]
-
-
-GAMES = {"coinrun": Game("Coinrun", tuple(range(9))), "caveflyer": Game("Caveflyer", tuple(range(10)))}
+# game -> which of the 15 actions do anything (test_coinrun_games.py tries)
+GAMES = {"coinrun": tuple(range(9)), "caveflyer": tuple(range(10))}
 ACTION_SETS = ("all", "useful")
 
 
@@ -51,7 +45,7 @@ class Moment(NamedTuple):
 
 def actions_of(env_name: str, action_set: str) -> tuple[int, ...]:
     """The game's numbers of the actions of a set: all 15, or those that do anything."""
-    return GAMES[env_name].useful_actions if action_set == "useful" else tuple(range(NUM_ACTIONS))
+    return GAMES[env_name] if action_set == "useful" else tuple(range(NUM_ACTIONS))
 
 
 class GameEnvs:
@@ -72,10 +66,10 @@ class GameEnvs:
         try:
             import envpool
         except ImportError as error:
-            raise InputError(_MISSING.format(_first_line(error))) from None
+            raise InputError(_MISSING.format(one_line(error))) from None
         try:
             self._pool = envpool.make_gymnasium(
-                f"{GAMES[env_name].name}{mode.capitalize()}-v0",
+                f"{env_name.capitalize()}{mode.capitalize()}-v0",
                 num_envs=num_envs,
                 num_threads=min(num_threads, num_envs),
                 num_levels=num_levels,
@@ -86,7 +80,7 @@ class GameEnvs:
                 restrict_themes=is_plain,
             )
         except ImportError as error:
-            raise InputError(_NO_QT.format(_first_line(error))) from None
+            raise InputError(_NO_QT.format(one_line(error))) from None
         self.num_envs = num_envs
 
     def begin(self) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +114,3 @@ def begin_level(world: Mapping, level: int, is_plain: bool = False) -> GameEnvs:
 def check_playable(env_name: str, mode: str) -> None:
     """Check that envpool, and the Qt that it needs, are there."""
     GameEnvs(env_name, mode, 1, num_levels=1, start_level=0, seed=0).close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

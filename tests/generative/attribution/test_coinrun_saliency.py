@@ -46,6 +46,7 @@ from generative.domains.registry import load_recorded_policy
 from generative.figures.attribution import plot_map, plot_strip
 from generative.recordings.format import Episode, open_recording
 from generative.simulators import evaluation
+from mop.artifacts.records import write_record
 
 SHAPE = {"encoder": "half-nature", "num_features": 8, "hidden_size": 8, "actions": [1, 7, 8, 5], "is_recurrent": True}
 
@@ -196,7 +197,7 @@ def test_what_is_hidden_is_what_the_agent_would_have_answered(planted):
 
 
 def test_an_explanation_comes_back_from_its_file_and_is_told_in_words(planted, tmp_path):
-    planted.write(tmp_path / "one.npz")
+    write_record(tmp_path / "one.npz", planted)
     again = FrameExplanation.load(tmp_path / "one.npz")
     assert isinstance(again, FrameExplanation) and np.array_equal(again.attribution, planted.attribution)
     told = [sentence for sentence in again.sentences(10) if f"memory {float(planted.value):+.3f}" in sentence]

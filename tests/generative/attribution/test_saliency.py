@@ -23,9 +23,10 @@ from generative.domains.babyai.scenes import ExactScenes, true_contributions
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
 from generative.figures.attribution import plot_horizon, plot_map, plot_strip
-from generative.representations.storage import Directions, write_directions
+from generative.representations.storage import Directions
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
+from mop.artifacts.records import write_record
 from mop.envs.geometry import EMPTY
 
 
@@ -201,7 +202,7 @@ def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path,
             np.eye(size, dtype=np.float32), np.array(["all"]), np.array([[0, size]]),
             np.array(recording.config["checkpoint"]["sha256"]),
         )  # fmt: skip
-        write_directions(name, found)
+        write_record(name, found)
     flags = ["--data_dir", recording.folder, "--of", "direction:0", "--out", tmp_path / "out", *flags]
     for _ in range(2):
         assert in_process(command.main, *flags, "--directions", names[0]) == 0
@@ -281,7 +282,7 @@ def test_the_largest_causes_are_told_in_words(explanation):
 
 
 def test_an_explanation_comes_back_from_its_file(explanation, tmp_path):
-    explanation.write(tmp_path / "one.npz")
+    write_record(tmp_path / "one.npz", explanation)
     again = WorldExplanation.load(tmp_path / "one.npz")
     assert np.array_equal(again.attribution, explanation.attribution) and str(again.mission) == str(explanation.mission)
     (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])

@@ -13,6 +13,7 @@ from generative.domains import registry
 from generative.domains.base import Answer, Domain, Policy, Start, Step, Target
 from generative.recordings.session import open_source, record
 from generative.simulators.training import SimulatorRun, make_config, resolve_settings, train
+from mop.artifacts.records import write_record
 
 NUM_STEPS = 8  # of an episode
 
@@ -126,7 +127,7 @@ def test_it_is_simulated_and_attributed(recording, tmp_path):
     explanation = explain(
         RING, Follower(), scenes, recording, Place(k, 5, 1), target, VIEW, num_points=64, is_own=False
     )
-    explanation.write(tmp_path / "one.npz")
+    write_record(tmp_path / "one.npz", explanation)
     again = RING.explanation.load(tmp_path / "one.npz")
     assert np.array_equal(again.total, explanation.total) and again.lag.tolist() == [0, 1]
     direct, memory = (explanation.by_path[lag] for lag in (0, 1))

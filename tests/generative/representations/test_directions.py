@@ -22,7 +22,7 @@ from generative.representations.probes import (
     balanced_accuracy,
     class_differences,
 )
-from generative.representations.storage import Directions, load_directions, random_unit, write_directions
+from generative.representations.storage import Directions, load_directions, random_unit
 from generative.representations.study import (
     Rows,
     StudySettings,
@@ -35,6 +35,7 @@ from generative.representations.study import (
 )
 from generative.representations.tables import method_rows, probe_rows
 from mop.analysis.groups import key_phases
+from mop.artifacts.records import write_record
 from mop.common.cli import as_flags
 from mop.envs.babyai import World
 from mop.envs.geometry import code_color, code_kind, code_state
@@ -359,7 +360,7 @@ def some_directions(num_units: int = 12) -> Directions:
 
 def test_directions_round_trip_and_are_found_by_number_or_name(tmp_path):
     directions = some_directions()
-    write_directions(tmp_path / "d.npz", directions)
+    write_record(tmp_path / "d.npz", directions)
     read = load_directions(tmp_path / "d.npz")
     assert all(np.array_equal(getattr(read, name), value) for name, value in vars(directions).items())
     assert (read.number("5"), read.number("first.ica.1"), len(read)) == (5, 5, 8)
@@ -376,7 +377,7 @@ def test_directions_round_trip_and_are_found_by_number_or_name(tmp_path):
 def test_a_damaged_file_of_directions_is_refused(tmp_path):
     path = tmp_path / "d.npz"
     refusal(load_directions, path)
-    write_directions(path, some_directions())
+    write_record(path, some_directions())
     content = path.read_bytes()
     for damaged in (b"", content[:200], content[:-60], b"x" * 500):
         path.write_bytes(damaged)
