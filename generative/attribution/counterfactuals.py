@@ -32,7 +32,6 @@ from mop.evaluation.rollout import rollout
 KINDS = ("remove", "color", "type", "state", "put")
 COLORS = range(len(COLOR_TO_IDX))
 _STATES = range(3)  # of a door: open, closed, locked
-_FREE = -1  # an action that the policy chooses
 
 
 class Edit(NamedTuple):
@@ -130,17 +129,18 @@ def _visible(world: World) -> np.ndarray:
     return seen
 
 
-def edit_world(world: World, edit: Edit) -> None:
-    """Make an edit in a world; its observation shows it. Ask its bot no more. Raises ValueError where it does not fit.
+def edit_world(world: World, edit: Edit) -> World:
+    """Make an edit in a world, and return it; its observation shows it. Raises ValueError where the edit does not fit.
 
-    A door keeps its identity when it is opened, closed or locked; a box keeps what it holds when it is dyed.
+    A door keeps its identity when it is opened, closed or locked; a box keeps what it holds when it is dyed. The bot of
+    the world must not be asked any more.
     """
     env, place = world.env, (edit.x, edit.y)
     in_hand = place == world.position
     old: Any = env.carrying if in_hand else env.grid.get(*place)
     _check_fits(edit, cell_code(old))
     if edit.kind == "none":
-        return
+        return world
     new: Any = old if edit.kind == "state" else WorldObj.decode(*code_of(edit.after))
     if edit.kind == "state":
         state = code_state(edit.after)
@@ -161,6 +161,7 @@ def edit_world(world: World, edit: Edit) -> None:
         world.codes[edit.y, edit.x] = cell_code(new)
     env.update_objs_poss()
     env.gen_obs()
+    return world
 
 
 def _check_fits(edit: Edit, code: int) -> None:
@@ -186,54 +187,54 @@ def edit_state(state: State, edits: Sequence[Edit]) -> State:
     return {**state, "grid": grid, "carried": carried}
 
 
+@torch.no_grad()
 def effects(
     policy: FrozenPolicy,
-    cases: Sequence[Case],
+    case: Case,
     targets: Sequence[Target],
     make_worlds: "Callable[..., RealWorlds] | None" = None,
-) -> list[Effects]:
-    """The effects of every edit of every case: the policy is asked for all worlds at once.
+) -> Effects:
+    """The effects of every edit of a case: the policy is asked for all worlds at once.
 
-    E edits of a case are 2 (E + 1) worlds. make_worlds: of `RealWorlds` (its arguments), if the worlds are others.
+    E edits are 2 (E + 1) worlds. make_worlds: of `RealWorlds` (its arguments), if the worlds are others.
     Raises ValueError where an edit does not fit.
     """
-    rows, forced = [], []  # (case, edit) of each world, and its actions
-    for case in cases:
-        unchanged = Edit(*case.world.position, *[plain_code(case.world.carried)] * 2)
-        for actions in ([_FREE] * len(case.actions), case.actions):
-            rows += [(case, edit) for edit in (unchanged, *case.edits)]
-            forced += [list(map(int, actions))] * (1 + len(case.edits))
-    lang, hidden = (torch.stack([getattr(case, name) for case, _ in rows]) for name in ("lang", "hidden"))
-    values = _values_at_the_end(policy, (make_worlds or RealWorlds)(rows, forced), lang, hidden, targets)
-    found = []
-    for part in np.split(values, np.cumsum([2 * (1 + len(case.edits)) for case in cases])[:-1]):
-        acting, of_forced = np.split(part, 2)  # (1 + E, Q), first without an edit
-        found.append(Effects(acting[1:] - acting[0], of_forced[1:] - of_forced[0], acting[0], of_forced[0]))
-    return found
+    unchanged = Edit(*case.world.position, *[plain_code(case.world.carried)] * 2)
+    worlds = (make_worlds or RealWorlds)(case.world, [unchanged, *case.edits], case.actions)
+    lang, hidden = (part.expand(len(worlds.active), -1) for part in (case.lang, case.hidden))
+
+    def ask(worlds: RealWorlds, hidden: Tensor) -> Answer:
+        return _ask(policy, worlds.observe(), lang, hidden)
+
+    steps = rollout(ask, worlds, hidden, choose=RealWorlds.choose)
+    *_, last = itertools.islice(steps, len(case.actions) + 1)
+    values = torch.stack([target(last.answer) for target in targets], -1).double().numpy()
+    values[worlds.has_ended] = np.nan
+    acting, forced = np.split(values, 2)  # (1 + E, Q), first without an edit
+    return Effects(acting[1:] - acting[0], forced[1:] - forced[0], acting[0], forced[0])
 
 
 class RealWorlds:
-    """N edited worlds side by side as environments for `rollout`, in each of which some actions are given."""
+    """Edited copies of a world side by side, as environments for `rollout`.
 
-    def __init__(self, rows: Sequence[tuple[Case, Edit]], forced: Sequence[Sequence[int]]):
-        """forced: the actions of each world, _FREE where the policy chooses; after the last one it stands still."""
-        self.num_steps = np.array([len(actions) for actions in forced])
-        padded = itertools.zip_longest(*forced, [_FREE] * (self.num_steps.max() + 1), fillvalue=_FREE)
-        self._forced = np.array(list(padded), np.int64)[:, :-1]
-        self.active = np.ones(len(rows), bool)
-        self.has_ended = np.zeros(len(rows), bool)
+    In the first half, one for each edit, the policy chooses its actions; in the second half they are given.
+    """
+
+    def __init__(self, world: World, edits: Sequence[Edit], actions: Sequence[int]):
+        self._actions = actions
+        self._worlds = [edit_world(clone(world), edit) for edit in (*edits, *edits)]
+        self.active, self.has_ended = np.ones(len(self._worlds), bool), np.zeros(len(self._worlds), bool)
         self.t_step = 0
-        self._worlds = [clone(case.world) for case, _ in rows]
-        for world, (_, edit) in zip(self._worlds, rows, strict=True):
-            edit_world(world, edit)
 
     def choose(self, answer: Answer) -> np.ndarray:
         """Take the likeliest action where none is given."""
-        forced = self._forced[self.t_step]
-        return np.where(forced == _FREE, answer.logits.numpy().argmax(-1), forced)
+        actions = answer.logits.numpy().argmax(-1)
+        if self.t_step < len(self._actions):
+            actions[len(actions) // 2 :] = self._actions[self.t_step]
+        return actions
 
     def step(self, actions: np.ndarray) -> np.ndarray:
-        self.act(actions, self.num_steps > self.t_step)
+        self.act(actions)
         self.t_step += 1
         return np.zeros(len(actions), bool)
 
@@ -241,28 +242,11 @@ class RealWorlds:
         """Soft observations (N, X)."""
         return to_simplex(np.stack([world.obs for world in self._worlds]))
 
-    def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
-        """Execute actions (N,) in those worlds that continue (N,) bool."""
-        for n in np.flatnonzero(is_going & ~self.has_ended):
+    def act(self, actions: np.ndarray) -> None:
+        """Execute actions (N,) in those worlds that have not ended."""
+        for n in np.flatnonzero(~self.has_ended):
             _, terminated, truncated = self._worlds[n].step(int(actions[n]))
             self.has_ended[n] = terminated or truncated
-
-
-@torch.no_grad()
-def _values_at_the_end(
-    policy: FrozenPolicy, worlds: RealWorlds, lang: Tensor, hidden: Tensor, targets: Sequence[Target]
-) -> np.ndarray:
-    """The targets (N, Q) float64 of the policy's answer after each world's actions; NaN where the episode had ended."""
-
-    def ask(worlds: RealWorlds, hidden: Tensor) -> Answer:
-        return _ask(policy, worlds.observe(), lang, hidden)
-
-    values = np.full((len(worlds.num_steps), len(targets)), np.nan)
-    steps = rollout(ask, worlds, hidden, choose=RealWorlds.choose)
-    for step in itertools.islice(steps, worlds.num_steps.max() + 1):
-        is_last = (worlds.num_steps == worlds.t_step) & ~worlds.has_ended
-        values[is_last] = torch.stack([target(step.answer) for target in targets], -1).double().numpy()[is_last]
-    return values
 
 
 def _ask(policy: FrozenPolicy, soft: Tensor, lang: Tensor, hidden: Tensor) -> Answer:

@@ -97,26 +97,21 @@ def predict_effects(
     rollout: ClosedLoopRollout,
     inputs: State,
     counterfactuals: State,
-    targets: Sequence[Target],
+    target: Target,
     method: str = "integrated",
     num_points: int = NUM_POINTS,
-) -> list[Effects]:
-    """The attributed effects on each target of C changes of what was there, by path (see the module).
+) -> Effects:
+    """The attributed effects on a target of C changes of what was there, by path (see the module).
 
     inputs: (1, ...), counterfactuals: (C, ...) float32, of the same names; method: of METHODS. Differences of several
     numbers in one change add up.
     """
     splits = (EVERY_PATH,) if rollout.lag == 0 else (EVERY_PATH, MEMORY_ONLY, WORLD_ONLY)
-    sums = [attribute(rollout, inputs, counterfactuals, targets, paths, method, num_points) for paths in splits]
+    sums = [attribute(rollout, inputs, counterfactuals, [target], paths, method, num_points)[0] for paths in splits]
     with torch.no_grad():
         both = {name: torch.cat([part, counterfactuals[name]]) for name, part in inputs.items()}
-        values = torch.cat(
-            [torch.stack(rollout.values(part, targets)) for part in _split(both, rollout.max_beginnings)], 1
-        )
-    return [
-        Effects(_by_path(*by_paths), float(of_target[0]), of_target[1:])
-        for *by_paths, of_target in zip(*sums, values, strict=True)
-    ]
+        values = torch.cat([rollout.values(part, [target])[0] for part in _split(both, rollout.max_beginnings)])
+    return Effects(_by_path(*sums), float(values[0]), values[1:])
 
 
 def attribute(

@@ -45,7 +45,7 @@ def explain(
         scene.things = list(filter(is_cause, scene.things))
         loop = closed_loop_from(policy, scenes, scene, rows, hidden, here, is_own)
         without = scene.without(scene.things)
-        (effects,) = predict_effects(loop, scene.inputs, without, [target], method, num_points or domain.num_points)
+        effects = predict_effects(loop, scene.inputs, without, target, method, num_points or domain.num_points)
         by_path = torch.stack([scene.by_channel(effects.by_path[path]) for path in PATHS], 1)
         true = np.full((len(scene.things), 2), np.nan)
         if domain.true_contributions is not None:

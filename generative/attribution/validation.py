@@ -151,9 +151,9 @@ class Study:
             return row
         chosen = int(episode["student"][place.step])
         targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.settings.of]
-        (true,) = effects(self.policy, [real_case(world, self.policy, episode, place, edits)], targets)
+        true = effects(self.policy, real_case(world, self.policy, episode, place, edits), targets)
         row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
-        seen = np.stack([_edited(world, edit).obs for edit in edits])
+        seen = np.stack([edit_world(clone(world), edit).obs for edit in edits])
         for predictor in self.predictors:
             loop, inputs, counterfactuals = self._set_up(predictor, episode, place, world, edits, seen)
             row["predicted"][predictor.name] = predicted = {}
@@ -184,12 +184,6 @@ class Study:
             return edits
         rng = np.random.default_rng(stream_seed(self.settings.seed, f"edits of {tuple(place)}"))
         return [edits[k] for k in sorted(rng.permutation(len(edits))[: self.settings.max_edits])]
-
-
-def _edited(world: World, edit: Edit) -> World:
-    copy = clone(world)
-    edit_world(copy, edit)
-    return copy
 
 
 def edit_name(world: World, edit: Edit) -> str:

@@ -216,7 +216,10 @@ class Recorder:
                 self._act(slot, self._running[slot])
             self._running[slot].rows.append(now[slot].tobytes())
         for slot in np.flatnonzero(over).tolist():
-            self._finish(self._running[slot])
+            episode = self._running[slot]
+            rows = np.frombuffer(b"".join(episode.rows), now.dtype)
+            episode.queue.finished[episode.number] = rows, episode.record
+            episode.queue.file(self.plan)
             self._begin(slot)
         self._write()
         if self.num_steps >= self._steps_kept + _PART_STEPS:
@@ -235,11 +238,6 @@ class Recorder:
         episode.queue.steps_begun += 1
         if self._is_over[slot]:
             episode.record |= {"success": reward > 0, "steps": len(episode.rows) + 1}
-
-    def _finish(self, episode: _Running) -> None:
-        rows = np.frombuffer(b"".join(episode.rows), self._now.dtype)
-        episode.queue.finished[episode.number] = rows, episode.record
-        episode.queue.file(self.plan)
 
     def _join(self, items: Sequence[_Filed]) -> tuple[np.ndarray, list[dict]]:
         """The rows of episodes behind each other; `np.concatenate` looks at every field of every part first."""

@@ -81,17 +81,15 @@ class WorldModel(nn.Module):
 
     # --- the simulator ----------------------------------------------------------------------------------------------
 
-    def observe(self, views: Tensor, actions: Tensor, lang: Tensor, noise: Tensor | None = None) -> State:
+    def observe(self, views: Tensor, actions: Tensor, lang: Tensor) -> State:
         """Return the state after the first views (N, T, X) of a window, with T - 1 actions between them.
 
-        T may be 0. actions (N, T - 1, A) ones and zeros; lang (N, G); noise (T, N, groups, classes): see
-        `sample_latent`.
+        T may be 0. actions (N, T - 1, A) ones and zeros; lang (N, G).
         """
         state, encoded = self.blank(lang), self.views.encode(views)
         before = [lang.new_zeros(len(lang), self.num_actions), *actions.unbind(1)]
         for t in range(views.shape[1]):
-            of_step = None if noise is None else noise[t]
-            state, *_ = self.observe_step(state, before[t], encoded[:, t], views[:, t], of_step)
+            state, *_ = self.observe_step(state, before[t], encoded[:, t], views[:, t], None)
         return state
 
     def imagine(self, state: State, actions: Tensor) -> list[State]:
@@ -102,10 +100,10 @@ class WorldModel(nn.Module):
             states.append(state)
         return states
 
-    def step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
-        """Return the state after an action (N, A), with the likeliest z, or one that is drawn with `noise`."""
+    def step(self, state: State, action: Tensor) -> State:
+        """Return the state after an action (N, A), with the likeliest z."""
         prediction = self.predict(state, action)
-        return self.update(state, prediction, self.sample_latent(prediction.prior, noise))
+        return self.update(state, prediction, self.sample_latent(prediction.prior, None))
 
     def view(self, state: State) -> Tensor:
         """What the agent sees, (N, X): the likeliest observation, with gradients behind it."""

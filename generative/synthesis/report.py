@@ -66,16 +66,11 @@ def summary(study: Study, quantity: str) -> str:
         "{gap_max:.2g} at most), {before:.4g} before",
         "the same search without gradients: {without_gradients:.4g} predicted; gradients add {gain:.3g}"
         + (" ± {gain_half:.2g} (95 %, over levels)" if len(table) > 1 else ""),
-    ]
-    if "untrained_percentile" in table:
-        lines.append(
-            "an untrained policy in these levels: percentile {untrained_percentile:.3g} in the mean, "
-            "{untrained_survive} of {num_levels} at {min_percentile:g} or above"
-        )
-    lines.append(
+        "an untrained policy in these levels: percentile {untrained_percentile:.3g} in the mean, "
+        "{untrained_survive} of {num_levels} at {min_percentile:g} or above",
         "{survive} of {num_levels} survive (the bot cannot solve {unsolved} of these); of the others {illegal} are not "
-        "legal, and {low} below percentile {min_percentile:g}"
-    )
+        "legal, and {low} below percentile {min_percentile:g}",
+    ]
     if "seen" in numbers:
         shares = (f"{name} {share:.0%} ({of_random:.0%})" for name, (share, of_random) in numbers["seen"].items())
         lines.append(f"what the agent sees at first, of survivors (of random levels): {', '.join(shares)}")

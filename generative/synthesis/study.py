@@ -149,7 +149,7 @@ class Study:
     without_gradients: SearchResult
     rollouts: list[RealRollout]
     before: np.ndarray  # (N,) the quantity in the base worlds
-    random: RandomLevels  # of the policy, and of the control if there is one
+    random: RandomLevels  # of the policy, and of the untrained one
 
     @property
     def percentiles(self) -> np.ndarray:
@@ -191,10 +191,9 @@ class Study:
             "unsolved": (table.survives & ~is_solved).sum(),
             "illegal": (~is_legal).sum(),
             "low": (is_legal & ~table.survives).sum(),
+            "untrained_percentile": table.untrained_percentile.mean(),
+            "untrained_survive": (table.untrained_percentile >= self.search.min_percentile).sum(),
         }
-        if "untrained_percentile" in table:
-            numbers["untrained_percentile"] = table.untrained_percentile.mean()
-            numbers["untrained_survive"] = (table.untrained_percentile >= self.search.min_percentile).sum()
         numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
         seen = np.array([first_view_features(rollout.rows["obs"][0]) for rollout in self.rollouts])[self.survives]
         if len(seen):
@@ -219,11 +218,13 @@ class Study:
                 "log_prior": log_prior,
                 "prior_percentile": percentile_of(log_prior, priors),
                 "without_gradients": float(self.without_gradients.predicted[n]),
+                "untrained_percentile": percentile_of(rollout.achieved[1], self.random.values[1]),
+                "legal": rollout.why_illegal or "yes",
+                "bot": rollout.bot,
+                "survives": bool(survives[n]),
+                "world_seed": level.seed,
             }
-            if len(rollout.achieved) > 1:
-                row["untrained_percentile"] = percentile_of(rollout.achieved[1], self.random.values[1])
-            row |= {"legal": rollout.why_illegal or "yes", "bot": rollout.bot, "survives": bool(survives[n])}
-            rows.append(row | {"world_seed": level.seed})
+            rows.append(row)
         return pd.DataFrame(rows)
 
 
@@ -233,7 +234,10 @@ def run_study(
     simulator: Simulator,
     make_begin: Callable[[torch.Tensor], Begin],
 ) -> Study:
-    """Search levels for the first reader, and play them with all; make_begin: missions (N, G) -> `Begin`."""
+    """Search levels for the first reader, and play them with all; make_begin: missions (N, G) -> `Begin`.
+
+    readers: of the policy, and of the untrained one.
+    """
     reader = readers[0]
     search = reader.search
     random_seeds = world_seeds(search.seed, "random levels", search.num_random)

@@ -13,15 +13,16 @@ from mop.envs.babyai import NUM_ACTIONS
 class SimulatedWorlds(RealWorlds):
     """Worlds of a simulator, which knows no end of an episode."""
 
-    def __init__(self, rows, forced, simulator: ExactSimulator):
-        super().__init__(rows, forced)
-        state = simulator.state_of_worlds([case.world for case, _ in rows])
-        self._simulator, self._state = simulator, edit_state(state, [edit for _, edit in rows])
+    def __init__(self, world, edits, actions, simulator: ExactSimulator):
+        super().__init__(world, edits, actions)
+        both = [*edits, *edits]
+        state = simulator.state_of_worlds([world] * len(both))
+        self._simulator, self._state = simulator, edit_state(state, both)
 
     def observe(self):
         return self._simulator.view(self._state)
 
-    def act(self, actions, is_going):
+    def act(self, actions):
         self._state = self._simulator.step(self._state, F.one_hot(torch.from_numpy(actions), NUM_ACTIONS).float())
 
 

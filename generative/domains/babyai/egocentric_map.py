@@ -54,20 +54,15 @@ class EgocentricMap(nn.Module):
 
     def moved(self, state: State, inputs: Tensor) -> State:
         """The state around the agent after its motion; inputs (N, I) and the cell ahead tell which motion."""
-        weights = self.motions(state, inputs)
-        places, heading = self._shifted(state["places"], weights), turned(state["heading"], weights)
-        return {**state, "places": places, "heading": heading}
-
-    def motions(self, state: State, inputs: Tensor) -> Tensor:
-        """How much of each motion there is, (N, 4): stay, left, right, ahead."""
-        return self.motion(torch.cat([inputs, self.ahead(state)], -1)).softmax(-1)
-
-    def _shifted(self, places: Tensor, weights: Tensor) -> Tensor:
-        """The map as it is around the agent after motions (N, 4)."""
+        weights = self.motion(torch.cat([inputs, self.ahead(state)], -1)).softmax(-1)  # (N, 4), how much of each motion
+        stay, left, right, ahead = weights[..., None].unbind(1)
+        heading = state["heading"]
+        heading = (stay + ahead) * heading + left * heading.roll(-1, -1) + right * heading.roll(1, -1)
         stay, left, right, ahead = weights[..., None, None, None].unbind(1)
-        transposed = places.transpose(1, 2)
+        places, transposed = state["places"], state["places"].transpose(1, 2)
         beyond = F.pad(places[:, :, :-1], (0, 0, 1, 0))  # at the far edge nothing is known
-        return stay * places + left * transposed.flip(1) + right * transposed.flip(2) + ahead * beyond
+        places = stay * places + left * transposed.flip(1) + right * transposed.flip(2) + ahead * beyond
+        return {**state, "places": places, "heading": heading}
 
     def changed(self, state: State, in_view: Tensor, features: Tensor) -> State:
         """The state with the changes in view that features (N, F) predict; in_view: of `view`."""
@@ -80,9 +75,3 @@ class EgocentricMap(nn.Module):
         around = F.pad(changes * (1 - self.is_own), (0, 0, 0, MAP_SIZE - VIEW_SIZE, REACH - SIDE, REACH - SIDE))
         hand = state["hand"] + changes[:, SIDE, VIEW_SIZE - 1]
         return {**state, "places": state["places"] + around, "hand": hand}
-
-
-def turned(heading: Tensor, weights: Tensor) -> Tensor:
-    """The direction (N, 4) that is faced after motions (N, 4)."""
-    stay, left, right, ahead = weights[..., None].unbind(1)
-    return (stay + ahead) * heading + left * heading.roll(-1, -1) + right * heading.roll(1, -1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generative.domains.base import Answer, Policy
 from generative.simulators.relaxation import decoding
-from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
+from mixture_of_experts import RecurrentPolicy, compute_lpc
 from mop.common.reading import reading
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.rollout import Missions
@@ -61,9 +61,8 @@ class FrozenPolicy(Policy):
     def initial_hidden(self, num_envs: int) -> Tensor:
         return self.policy.initial_hidden(num_envs)
 
-    def step(self, views: Tensor, lang: Tensor, hidden: Tensor, intervene: Intervention | None = None) -> Answer:
-        """intervene: see `mixture_of_experts.Intervention`."""
-        return Answer(*self.policy.step(self._inputs(views, lang), hidden, intervene))
+    def step(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
+        return Answer(*self.policy.step(self._inputs(views, lang), hidden))
 
     def run(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
         """Many times faster than T steps where the policy's equations are compiled. No second derivatives."""

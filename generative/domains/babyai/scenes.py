@@ -131,6 +131,6 @@ def true_contributions(
     if known:
         edits = [removals[at[number]] for number in known]
         case = real_case(world, policy, recording.episode(place.episode), place, edits)
-        (true,) = effects(policy, [case], [target])
+        true = effects(policy, case, [target])
         contributions[known] = -np.stack([true.acting[:, 0], true.forced[:, 0]], 1)
     return contributions

@@ -39,7 +39,8 @@ def parse_target(
         name = rest.replace("_", " ")
         return Target(f"action:{name}", logit_of(names.index(name)))
     if text == JUMP:
-        return Target(JUMP, log_odds_of(jumps_of(agent)))
+        is_jump = jumps_of(agent)
+        return Target(JUMP, lambda answer: _log_sum(answer, is_jump) - _log_sum(answer, ~is_jump))
     if text == "value":
         return Target(text, lambda answer: answer.value)
     if text == "entropy":
@@ -64,10 +65,5 @@ def jumps_of(agent: FrozenAgent) -> Tensor:
     return found
 
 
-def log_odds_of(is_one: Tensor):
-    """The log-odds (N,) of some of the actions, is_one (A,) bool, against all others, as a function of an answer."""
-
-    def of(answer: Answer) -> Tensor:
-        return answer.logits[:, is_one].logsumexp(-1) - answer.logits[:, ~is_one].logsumexp(-1)
-
-    return of
+def _log_sum(answer: Answer, is_one: Tensor) -> Tensor:
+    return answer.logits[:, is_one].logsumexp(-1)

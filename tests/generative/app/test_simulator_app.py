@@ -161,7 +161,7 @@ def test_causes_are_minus_the_effects_of_absence_by_path(state):
         hidden, lang = torch.from_numpy(episode["hidden"][step].copy())[None], torch.from_numpy(episode.lang)[None]
         loop = ClosedLoopRollout(policy, scenes.simulator, scene.begin, lang, hidden, lag, actions)
         target = parse_target("routing:0.2", policy)
-        (found,) = predict_effects(loop, scene.inputs, scene.without(things), [target], num_points=NUM_POINTS)
+        found = predict_effects(loop, scene.inputs, scene.without(things), target, num_points=NUM_POINTS)
         rows = np.flatnonzero(explanation.lag == lag)
         assert [explanation.thing(row) for row in rows] == things and len(things) >= 3
         for path, values in zip(PATHS, explanation.by_path[rows].T, strict=True):
@@ -197,7 +197,7 @@ def test_the_answer_names_what_matters_in_truth(state, actions):
         edit = Edit(thing.x, thing.y, plain_code(code), EMPTY)
         hidden = torch.from_numpy(episode["hidden"][start].copy())
         case = Case(world, hidden, lang, episode["action"][start : state.step].tolist(), [edit])
-        (found,) = effects(policy_of(state), [case], [target])
+        found = effects(policy_of(state), case, [target])
         expected = (found.acting if actions == OWN else found.forced)[0, 0]
         assert amounts[row] == pytest.approx(-expected, abs=1e-5)
         compared += 1

@@ -64,7 +64,7 @@ TARGETS = ("action:forward", "routing:1.1", "lpc", "entropy", "direction:1")
 def test_gradients_are_those_of_finite_differences(text):
     policy, (there, changed, _), step = precise(tiny_policy(seed=1)), beginnings(), 1e-5
     target, loop = parse_target(text, policy, toy_directions(policy)), loop_of(policy, lag=3)
-    (found,) = predict_effects(loop, there, changed, [target], "gradient")
+    found = predict_effects(loop, there, changed, target, "gradient")
     towards = changed["view"] - there["view"]
     up, down = (loop.values({"view": there["view"] + sign * step * towards}, [target])[0] for sign in (1, -1))
     assert torch.allclose(found.total(), (up - down) / (2 * step), rtol=1e-6, atol=1e-9)
@@ -76,10 +76,10 @@ def test_integrated_gradients_are_complete(text):
     """Their sum along a change is the difference of the outputs, and gradients alone are not it."""
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings()
     target, loop = parse_target(text, policy, toy_directions(policy)), loop_of(policy, lag=3)
-    (effects,) = predict_effects(loop, there, changed, [target], num_points=64)
+    effects = predict_effects(loop, there, changed, target, num_points=64)
     true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
     assert torch.allclose(effects.total(), true, rtol=1e-3) and effects.gap.abs().max() < 1e-3 * true.abs().max()
-    (first_order,) = predict_effects(loop, there, changed, [target], "gradient")
+    first_order = predict_effects(loop, there, changed, target, "gradient")
     assert first_order.gap.abs().max() > 10 * effects.gap.abs().max()
 
 
@@ -88,7 +88,7 @@ def test_integrated_gradients_are_complete(text):
 def test_paths_add_up_and_cutting_the_world_matters_from_lag_one(own, lag):
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings()
     target, loop = parse_target("action:forward", policy), loop_of(policy, lag, not own)
-    (effects,) = predict_effects(loop, there, changed, [target], num_points=8)
+    effects = predict_effects(loop, there, changed, target, num_points=8)
     parts = sum(effects.total(path) for path in PATHS)
     assert torch.allclose(parts, effects.total(), atol=1e-12)
     points = {name: part.clone().requires_grad_() for name, part in changed.items()}
@@ -108,8 +108,8 @@ def test_paths_add_up_and_cutting_the_world_matters_from_lag_one(own, lag):
 def test_changes_do_not_depend_on_their_company():
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings(num_changes=5)
     target, loop = parse_target("lpc", policy), loop_of(policy, 2)
-    together = predict_effects(loop, there, changed, [target])[0].total()
-    alone = [predict_effects(loop, there, {"view": row[None]}, [target])[0].total() for row in changed["view"]]
+    together = predict_effects(loop, there, changed, target).total()
+    alone = [predict_effects(loop, there, {"view": row[None]}, target).total() for row in changed["view"]]
     assert torch.allclose(together, torch.cat(alone), atol=1e-12) and len(together) == 5
 
 
@@ -130,7 +130,7 @@ def test_a_planted_cause_is_the_top_attribution_and_the_change_confirms_it():
     for lag in range(9):
         memory, actions = torch.ones(1, 5), torch.full((1, lag + 1), 6)
         loop = ClosedLoopRollout(planted, Still(), glance, torch.zeros(1, 1), memory, lag, actions)
-        (effects,) = predict_effects(loop, there, changed, [target])
+        effects = predict_effects(loop, there, changed, target)
         found |= {(lag, str(thing)): float(value) for thing, value in zip(things, effects.total(), strict=True)}
         true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
         assert torch.allclose(true, effects.total(), atol=1e-6)

@@ -111,9 +111,8 @@ def test_removing_what_attribution_finds_changes_the_real_world_alike(recorded):
         world = world_at(encoding["task_id"], encoding["max_steps"], episode.seed, episode["action"][:start])
         edits, scene = legal_edits(world, ["remove", "state"]), scenes.at_world(world)
         hidden, lang = torch.from_numpy(np.array(episode["hidden"][start])), torch.from_numpy(np.array(episode.lang))
-        (found,) = effects(
-            policy, [Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)], [target]
-        )
+        case = Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
+        found = effects(policy, case, [target])
         loop = closed_loop_from(policy, scenes, scene, episode, hidden[None], place, is_own=False)
         (numbers,) = attribute(loop, scene.inputs, scene.edited(edits), [target])
         true.append(found.forced[:, 0])
@@ -149,7 +148,7 @@ def test_in_a_learned_simulator_what_is_seen_goes_to_its_state_too(recorded):
         loop = closed_loop_from(
             policy, scenes, scene, episode, memory, Place(place.episode, start + lag, lag), is_own=False
         )
-        (found,) = predict_effects(loop, scene.inputs, scene.without(scene.things), [target], num_points=4)
+        found = predict_effects(loop, scene.inputs, scene.without(scene.things), target, num_points=4)
         assert (found.total("world").abs().max() > 0) == (lag > 0) and len(found.after) == len(scene.things)
     first = scenes.at(episode, 0, VIEW)
     assert len(first.begin(first.inputs)[0]["mission"]) == 1, "the first step of an episode has no action before it"
@@ -254,7 +253,7 @@ def test_what_can_be_removed_has_its_true_contribution_beside_it(recorded, expla
     edits = [edits[thing.x, thing.y] for thing in things]
     hidden, lang = torch.from_numpy(np.array(episode["hidden"][start])), torch.from_numpy(np.array(episode.lang))
     case = Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
-    (true,) = effects(policy, [case], [target])
+    true = effects(policy, case, [target])
     assert np.allclose(explanation.contribution[here, 1], -true.forced[:, 0])
     scene = scenes.at(episode, start, VIEW)
     seen = scene.things

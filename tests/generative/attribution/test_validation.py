@@ -81,7 +81,7 @@ def test_a_case_holds_true_effects_beside_predicted_ones(recorded):
     targets = [parse_target("action:chosen", policy, chosen=chosen), parse_target("lpc", policy)]
     hidden, lang = torch.from_numpy(np.array(episode["hidden"][4])), torch.from_numpy(np.array(episode.lang))
     actions = episode["action"][4:6].tolist()
-    (true,) = effects(policy, [Case(world, hidden, lang, actions, edits)], targets)
+    true = effects(policy, Case(world, hidden, lang, actions, edits), targets)
     assert np.allclose(row["acting"], true.acting.T, atol=1e-6) and np.allclose(row["forced"], true.forced.T, atol=1e-6)
     scene = open_scenes("exact", recording).at_world(world)
     simulator = study.predictors[0].scenes.simulator
@@ -118,13 +118,13 @@ def test_a_planted_cause_is_the_top_attribution_in_a_real_world_and_nowhere_else
     sizes = {}
     for lag in (0, 3, 5, 7):
         hidden, lang = torch.full((5,), 1.0), torch.zeros(1)
-        (true,) = effects(planted, [Case(world, hidden, lang, [6] * lag, edits)], [target])
+        true = effects(planted, Case(world, hidden, lang, [6] * lag, edits), [target])
         loop = ClosedLoopRollout(
             planted, scenes.simulator, scene.begin, lang[None], hidden[None], lag, torch.full((1, lag + 1), 6)
         )
-        (found,) = predict_effects(loop, scene.inputs, scene.edited(edits), [target], num_points=2)
+        found = predict_effects(loop, scene.inputs, scene.edited(edits), target, num_points=2)
         assert np.allclose(found.total(), true.forced[:, 0], atol=1e-5)
-        (without,) = predict_effects(loop, scene.inputs, scene.without(scene.things), [target], num_points=2)
+        without = predict_effects(loop, scene.inputs, scene.without(scene.things), target, num_points=2)
         sizes |= {(lag, thing): abs(float(value)) for thing, value in zip(scene.things, without.total(), strict=True)}
         for path in ("memory", "world", "mixed"):
             is_it = path == {5: "memory", 7: "mixed"}.get(lag)
