@@ -151,7 +151,7 @@ class Study:
             return row
         chosen = int(episode["student"][place.step])
         targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.settings.of]
-        true = effects(self.policy, real_case(world, self.policy, episode, place, edits), targets)
+        true = effects(self.policy, real_case(world, episode, place, edits), targets)
         row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
         seen = np.stack([edit_world(clone(world), edit).obs for edit in edits])
         for predictor in self.predictors:

@@ -236,7 +236,9 @@ class StudySettings:
 
     def draws(self, episode: np.ndarray) -> list[np.ndarray]:
         """Rows of as many training episodes as there are, drawn with replacement, once for each further fit."""
-        return [_draw_episodes(episode, self.rng(f"episodes {k}")) for k in range(1, self.num_seeds + 1)]
+        episodes = np.split(np.arange(len(episode)), np.flatnonzero(np.diff(episode)) + 1)
+        num, rngs = len(episodes), [self.rng(f"episodes {k}") for k in range(1, self.num_seeds + 1)]
+        return [np.concatenate([episodes[k] for k in rng.integers(num, size=num)]) for rng in rngs]
 
 
 def study_blocks(
@@ -332,13 +334,6 @@ def _fit_method(
         "stability": np.mean([matched_cosines(fit.units, other.units) for other in fits[1:]], axis=0),
         "chance": _chance(fit.units, settings.rng(f"chance of {block} {method}")),
     }
-
-
-def _draw_episodes(episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The rows of as many episodes as there are, drawn with replacement."""
-    starts = np.flatnonzero(np.diff(episode, prepend=-1))
-    ends = np.append(starts[1:], len(episode))
-    return np.concatenate([np.arange(starts[k], ends[k]) for k in rng.integers(len(starts), size=len(starts))])
 
 
 def variance_explained(fit: Fit, mean: np.ndarray, x: np.ndarray, episode: np.ndarray) -> Interval:

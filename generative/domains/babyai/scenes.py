@@ -13,14 +13,14 @@ from torch import Tensor
 
 from generative.attribution.closed_loop import repeat_state
 from generative.attribution.counterfactuals import Case, Edit, edit_state, effects, legal_edits, world_at
-from generative.attribution.loop_inputs import VIEW, WORLD, Place, Scene, ViewScene, hidden_at
+from generative.attribution.loop_inputs import VIEW, WORLD, Place, Scene, ViewScene
 from generative.domains.babyai.causes import Thing, code_of, things_in_view, things_in_world
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import Domain, Policy, Target
+from generative.domains.base import Domain, Target
 from generative.recordings.format import Episode, Recording
 from generative.simulators.base import State
 from generative.simulators.exact import ExactSimulator, cell_columns
-from generative.simulators.relaxation import DIRECTION, cells, to_simplex
+from generative.simulators.relaxation import DIRECTION, cells
 from mop.envs.babyai import World
 from mop.envs.geometry import CATEGORIES, EMPTY
 
@@ -108,10 +108,10 @@ def real_world(recording: Recording, place: Place) -> World:
     return world_at(encoding["task_id"], encoding["max_steps"], episode.seed, actions)
 
 
-def real_case(world: World, policy: Policy, episode: Episode, place: Place, edits: Sequence[Edit]) -> Case:
+def real_case(world: World, episode: Episode, place: Place, edits: Sequence[Edit]) -> Case:
     """Edits to be made in this world, `lag` steps before a step, and what its policy remembers and did from there."""
     start = place.step - place.lag
-    hidden, lang = hidden_at(policy, policy, episode, start, to_simplex)[0], torch.from_numpy(np.array(episode.lang))
+    hidden, lang = (torch.from_numpy(np.array(part)) for part in (episode["hidden"][start], episode.lang))
     return Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
 
 
@@ -130,7 +130,7 @@ def true_contributions(
     contributions = np.full((len(things), 2), np.nan)
     if known:
         edits = [removals[at[number]] for number in known]
-        case = real_case(world, policy, recording.episode(place.episode), place, edits)
+        case = real_case(world, recording.episode(place.episode), place, edits)
         true = effects(policy, case, [target])
         contributions[known] = -np.stack([true.acting[:, 0], true.forced[:, 0]], 1)
     return contributions
