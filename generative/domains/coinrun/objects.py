@@ -6,6 +6,7 @@ Axis letter: T actions.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
 
@@ -34,8 +35,7 @@ def objects_of(world: Mapping, level: int, actions: Sequence[int] | np.ndarray) 
     """
     if world["env_name"] != ENV_NAME:
         raise InputError(f"what is on screen is known of {ENV_NAME} alone, not of {world['env_name']}")
-    game = begin_level(world, level, is_plain=True)
-    try:
+    with closing(begin_level(world, level, is_plain=True)) as game:
         frames = np.empty((len(actions) + 1, *FRAME_SHAPE), np.uint8)
         frames[0] = game.begin()[0][0]
         for t, action in enumerate(actions, 1):
@@ -43,8 +43,6 @@ def objects_of(world: Mapping, level: int, actions: Sequence[int] | np.ndarray) 
             frames[t] = moment.frames[0]
             if (moment.is_terminal[0] or moment.is_cut[0]) and t < len(actions):
                 raise InputError(f"level {level} ends after {t} of {len(actions)} actions: they were not done there")
-    finally:
-        game.close()
     return kinds_of(frames)
 
 

@@ -110,38 +110,28 @@ def _run_trial(moments: Moments, number: int, row: int, choose: Choose, policy: 
 # --- forecasts --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Usual:
-    """What is usual in training levels: the mean picture (X,), the share of steps that end an episode, mean reward."""
+def usual_forecasts(recording: Recording) -> dict[str, Callable[[GameTrials], Forecast]]:
+    """Forecasts of the last frame shown again and again, and of the mean picture of the training levels of a recording.
 
-    picture: Tensor
-    end: float
-    reward: float
+    Both say of each step that it ends an episode as often as steps of these levels do, and their mean reward.
+    """
+    rows = recording.windows(1, "train")
+    chosen = np.random.default_rng(stream_seed(0, "mean picture")).permutation(len(rows))[:_NUM_ROWS]
+    parts = [rows.batch(some, ["obs", "terminated", "reward"]) for some in np.array_split(np.sort(chosen), 20)]
+    total = sum(part["obs"].sum((0, 1), dtype=np.float64) for part in parts) / max(len(chosen), 1)
+    ends, rewards = (np.concatenate([part[name] for part in parts]) for name in ("terminated", "reward"))
+    share = np.clip(ends.mean(), 1e-4, 1 - 1e-4)
+    outcomes = torch.tensor([float(np.log(share / (1 - share))), float(rewards.mean())])
+    picture = frame_views(torch.from_numpy(total))
 
-    @classmethod
-    def of(cls, recording: Recording) -> "Usual":
-        """Count in the training levels of a recording."""
-        rows = recording.windows(1, "train")
-        chosen = np.random.default_rng(stream_seed(0, "mean picture")).permutation(len(rows))[:_NUM_ROWS]
-        parts = [rows.batch(some, ["obs", "terminated", "reward"]) for some in np.array_split(np.sort(chosen), 20)]
-        total = sum(part["obs"].sum((0, 1), dtype=np.float64) for part in parts) / max(len(chosen), 1)
-        ends, rewards = (np.concatenate([part[name] for part in parts]) for name in ("terminated", "reward"))
-        share = np.clip(ends.mean(), 1e-4, 1 - 1e-4)
-        return cls(frame_views(torch.from_numpy(total)), float(np.log(share / (1 - share))), float(rewards.mean()))
-
-    def copy(self, trials: GameTrials) -> Forecast:
-        """The last frame that was shown, again and again."""
-        return self._forecast(trials, trials.views(trials.num_shown - 1))
-
-    def mean(self, trials: GameTrials) -> Forecast:
-        """The mean picture of training levels."""
-        return self._forecast(trials, self.picture)
-
-    def _forecast(self, trials: GameTrials, views: Tensor) -> Forecast:
+    def forecast(trials: GameTrials, view: Tensor) -> Forecast:
         shape = trials.mask.shape
-        same = views.expand(*shape, views.shape[-1])
-        outcomes = torch.tensor([self.end, self.reward]).expand(*shape, 2)
-        return Forecast(same, outcomes)
+        return Forecast(view.expand(*shape, view.shape[-1]), outcomes.expand(*shape, 2))
+
+    return {
+        COPY: lambda trials: forecast(trials, trials.views(trials.num_shown - 1)),
+        "mean_picture": lambda trials: forecast(trials, picture),
+    }
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -183,9 +173,4 @@ def sums_of(trials: GameTrials, forecast: Forecast) -> Sums:
     return masked_sums({name: [torch.stack(part).double() for part in of] for name, of in pairs.items()}, trials.mask)
 
 
-def _baselines(recording: Recording) -> dict[str, Callable]:
-    usual = Usual.of(recording)
-    return {COPY: usual.copy, "mean_picture": usual.mean}
-
-
-PROTOCOL = FidelityProtocol(MEASURES, ACTORS, run_trials, _baselines, None, sums_of)
+PROTOCOL = FidelityProtocol(MEASURES, ACTORS, run_trials, usual_forecasts, None, sums_of)

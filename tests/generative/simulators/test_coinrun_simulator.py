@@ -23,10 +23,18 @@ from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, FrameDecoder, 
 from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.domains.coinrun.trials import ACTORS, MEASURES, Usual, run_trials, sums_of
+from generative.domains.coinrun.trials import ACTORS, MEASURES, run_trials, sums_of, usual_forecasts
 from generative.domains.registry import load_recorded_policy, load_simulator
 from generative.figures.simulators import plot_fidelity
-from generative.simulators.evaluation import Forecast, by_model, by_shuffled, check_fidelity, choose_moments, measure
+from generative.simulators.evaluation import (
+    COPY,
+    Forecast,
+    by_model,
+    by_shuffled,
+    check_fidelity,
+    choose_moments,
+    measure,
+)
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.training import SimulatorRun, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
@@ -262,11 +270,11 @@ def test_a_trial_is_what_happens_in_the_real_level(game_recording, trials):
 
 
 def test_measures_of_the_truth_and_of_what_does_not_move(game_recording, trials):
-    one, usual = trials[0]["constant"], Usual.of(game_recording)
+    one, usual = trials[0]["constant"], usual_forecasts(game_recording)
     views = one.views(slice(3, None))
     ends = torch.where(torch.from_numpy(one.is_end), 50.0, -50.0)
     perfect = Forecast(views, torch.stack([ends, torch.from_numpy(one.reward)], -1))
-    of_truth, of_copy = measure(one, perfect, sums_of), measure(one, usual.copy(one), sums_of)
+    of_truth, of_copy = measure(one, perfect, sums_of), measure(one, usual[COPY](one), sums_of)
     expected = {"error": 0, "action_kl": 0, "done": 0, "reward": 0}
     for name, parts in of_truth.items():
         assert np.allclose(parts["mean"], expected.get(name, 1), atol=1e-5), name
@@ -274,12 +282,14 @@ def test_measures_of_the_truth_and_of_what_does_not_move(game_recording, trials)
     error = [((views[t] - one.views(2)) / 255).square().mean(-1)[one.mask[t]].mean().item() for t in range(T)]
     assert np.allclose(of_copy["error"]["mean"], error, rtol=1e-4) and of_copy["nearer"]["mean"] == [0.0] * T
     rows = game_recording.windows(1, "train").batch(np.arange(len(game_recording.windows(1, "train"))), ["obs"])["obs"]
-    assert torch.allclose(usual.picture, frame_views(torch.from_numpy(rows.astype(np.float64).mean((0, 1)))), atol=1e-3)
-    assert max(measure(one, usual.mean(one), sums_of)["picture_r2"]["mean"]) < 0.2
+    mean = usual["mean_picture"](one)
+    picture = frame_views(torch.from_numpy(rows.astype(np.float64).mean((0, 1))))
+    assert torch.allclose(mean.views, picture.expand_as(mean.views), atol=1e-3)
+    assert max(measure(one, mean, sums_of)["picture_r2"]["mean"]) < 0.2
     after = one.frames.clone()
     after[3:][~torch.from_numpy(one.mask)] = 200  # what is after the end counts for nothing
     changed = dataclasses.replace(one, frames=after)
-    brought, other = (sums_of(given, usual.copy(one)) for given in (one, changed))
+    brought, other = (sums_of(given, usual[COPY](one)) for given in (one, changed))
     assert all(np.array_equal(brought[name][k], other[name][k]) for name in brought for k in (0, 1))
 
 
