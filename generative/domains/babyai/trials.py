@@ -155,12 +155,10 @@ def by_exact(simulator: ExactSimulator, trials: BabyAITrials) -> Forecast:
 class Markov:
     """Every part of an observation by itself: what most often follows it, given the action, in training worlds.
 
-    cells (49, K, A), directions (4, A), flags (2, A): codes. What was never seen stays as it is.
+    What was never seen stays as it is.
     """
 
-    cells: np.ndarray
-    directions: np.ndarray
-    flags: np.ndarray
+    tables: list[np.ndarray]  # codes of 49 cells (49, K, A), of the direction (1, 4, A), of the flag (1, 2, A)
 
     @classmethod
     def of(cls, recording: Recording) -> "Markov":
@@ -171,17 +169,14 @@ class Markov:
             parts, actions = _parts(np.asarray(episode["obs"])), np.asarray(episode["action"][:-1], np.int64)
             for table, part in zip(counts, parts, strict=True):
                 np.add.at(table, (np.arange(part.shape[1]), part[:-1], actions[:, None], part[1:]), 1)
-        cells, directions, flags = map(_most_frequent, counts)
-        return cls(cells, directions[0], flags[0])
+        return cls(list(map(_most_frequent, counts)))
 
     def __call__(self, trials: Trials) -> Forecast:
         """The forecast: each frame from the one before it."""
         parts = _parts(discretise(trials.frames[trials.num_shown - 1]).numpy().astype(np.uint8))
         frames = []
-        for action in trials.actions[trials.num_shown - 1 :].numpy():
-            (cells, directions, flags), action = parts, action[:, None]
-            cells = self.cells[np.arange(NUM_CELLS), cells, action]
-            parts = cells, self.directions[directions, action], self.flags[flags, action]
+        for action in trials.actions[trials.num_shown - 1 :].numpy()[..., None]:
+            parts = [table[np.arange(len(table)), part, action] for table, part in zip(self.tables, parts, strict=True)]
             frames.append(_joined(*parts))
         return Forecast(to_simplex(np.stack(frames)))
 
