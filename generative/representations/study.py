@@ -294,9 +294,9 @@ def study_block(
         duals.append(directions.duals)
         names += _class_names(label, of_label.classes, directions.classes)
         stability.append(class_stability(of_label, directions, draws))
-    part |= {f"{PROBE} stability": np.concatenate(stability), "names": names}
+    methods = [name.partition(".")[0] for name in names]
+    part |= {f"{PROBE} stability": np.concatenate(stability), "methods": methods, "names": names}
     part |= {"units": np.concatenate(units), "duals": np.concatenate(duals)}
-    part["methods"] = [name.partition(".")[0] for name in names]
     for label, of_label in data.items():
         scores = score_directions(of_label, part["duals"], num_fitted, rngs[label])
         part |= {f"{label} {key}": value for key, value in scores.items()}
