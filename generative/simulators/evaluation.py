@@ -282,9 +282,8 @@ def evaluate(
         raise InputError(f"{reason}; name another folder for it with --out")
     measured = {}
     for actor in actors:
-        watcher = policy
-        if actor == "untrained":
-            watcher = untrained(policy, recording.config["checkpoint"]["config"], seed)
+        config = recording.config["checkpoint"]["config"]
+        watcher = untrained(policy, config, seed) if actor == "untrained" else policy
         trials = domain.fidelity.run_trials(moments, actor, watcher, num_horizons, seed)
         measured[actor] = {
             name: measure(trials, make(trials), domain.fidelity.sums_of) for name, make in forecasts.items()

@@ -77,9 +77,8 @@ def resolve_settings(domain: Domain, preset: str, given: Mapping[str, Any]) -> d
     defaults = as_dict(SimulatorSettings())
     foreign = {name for name in defaults if name.startswith("loss_scale_") and name[11:] not in domain.terms}
     chosen = {name: value for name, value in given.items() if name in defaults}
-    wrong = next((name for name in chosen if name in foreign), None)
-    if wrong is not None:
-        raise InputError(f"--{wrong}: there is no such term in the loss of this recording; leave it out")
+    for name in sorted(chosen.keys() & foreign):
+        raise InputError(f"--{name}: there is no such term in the loss of this recording; leave it out")
     settings = defaults | dict((domain.settings or {}).get(preset, {})) | chosen
     return {name: value for name, value in settings.items() if name not in foreign}
 

@@ -3,7 +3,7 @@
 Axis letters: N found levels, M random levels, T steps over which a quantity is read, G numbers of a mission.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -43,19 +43,17 @@ class Reader(NamedTuple):
     target: Target
     search: "StudySettings"  # how it is read, over how many steps T, ...
 
-    def value_of(self, values: np.ndarray, has_ended: bool) -> float:
-        """The quantity of an episode with `values` at its rows; the last row is the episode's end if it has ended.
+    def value_of(self, rows: Mapping[str, np.ndarray]) -> float:
+        """The quantity of an episode; rows: of `play`, with `value`, of at least T - 1 actions or to its end.
 
         Where it ended before step T, a mean is over the steps that it had, and there is no last value: NaN.
         """
-        values = values[: len(values) - has_ended][: self.search.num_steps]  # nobody acts on the state after the end
+        has_ended = (rows["terminated"] | rows["truncated"]).any()
+        values = rows["value"][:-1] if has_ended else rows["value"]  # nobody acts on the state after the end
+        values = values[: self.search.num_steps]
         if self.search.read == "last" and len(values) < self.search.num_steps:
             return float("nan")
         return float(READINGS[self.search.read](torch.from_numpy(values).double()))
-
-    def of(self, rows: dict[str, np.ndarray]) -> float:
-        """The quantity of an episode; rows: of `play`, with `value`, of at least T - 1 actions or to its end."""
-        return self.value_of(rows["value"], bool((rows["terminated"] | rows["truncated"]).any()))
 
 
 class RandomLevels(NamedTuple):
@@ -92,7 +90,7 @@ def play_random_levels(
                     levels += [level_of(world) for world in here]
                     features += [first_view_features(world.obs) for world in here]
                 played = play(reader.policy, here, reader.search.num_steps - 1, measure=reader.target)
-                values[number] += [reader.of(rows) for rows in played]
+                values[number] += [reader.value_of(rows) for rows in played]
             bar.update(len(some))
     return RandomLevels(levels, [np.array(of_reader) for of_reader in values], np.array(features))
 
@@ -116,7 +114,7 @@ def replay_in_env(world: World, level: Level, readers: Sequence[Reader]) -> Real
         num_steps = reader.search.num_steps - 1
         num_steps = num_steps if number else max(_SHOWN_STEPS, num_steps)
         episodes += play(reader.policy, [world], num_steps, measure=reader.target)
-    achieved = [reader.of(rows) for reader, rows in zip(readers, episodes, strict=True)]
+    achieved = [reader.value_of(rows) for reader, rows in zip(readers, episodes, strict=True)]
     return RealRollout(why_illegal, bot, achieved, episodes[0])
 
 

@@ -237,12 +237,18 @@ def test_a_planted_reason_is_found_and_survives():
     assert (table.untrained_percentile < 95).any() and 5 < table.untrained_percentile.mean() < 95
 
 
+def rows_of(*values: float, has_ended: bool = False) -> dict[str, np.ndarray]:
+    terminated = np.zeros(len(values), bool)
+    terminated[-2] = has_ended
+    return {"value": np.array(values), "terminated": terminated, "truncated": np.zeros(len(values), bool)}
+
+
 def test_the_end_of_an_episode_ends_the_quantity():
     reader, last = Reader(None, None, StudySettings()), Reader(None, None, StudySettings(read="last"))
-    assert reader.value_of(np.array([1.0, 2, 3, 4, 5]), has_ended=False) == 2.5
-    assert reader.value_of(np.array([1.0, 2, 9]), has_ended=True) == 1.5
-    assert np.isnan(last.value_of(np.array([1.0, 2, 9]), has_ended=True))
-    assert last.value_of(np.array([1.0, 2, 3, 4, 9]), has_ended=True) == 4
+    assert reader.value_of(rows_of(1.0, 2, 3, 4, 5)) == 2.5
+    assert reader.value_of(rows_of(1.0, 2, 9, has_ended=True)) == 1.5
+    assert np.isnan(last.value_of(rows_of(1.0, 2, 9, has_ended=True)))
+    assert last.value_of(rows_of(1.0, 2, 3, 4, 9, has_ended=True)) == 4
 
 
 def test_percentiles_are_shares_below():
@@ -263,7 +269,7 @@ def test_a_trip_plays_the_level_and_not_its_base():
     assert rollout.why_illegal == "" and rollout.bot in FAILURE_KINDS and len(rollout.rows["action"]) == 21
     np.testing.assert_array_equal(rollout.rows["grid"][0] & 0xFFFFF, codes)
     assert rollout.rows["obs"][0, 147:151].argmax() == level.direction
-    assert rollout.achieved == [reader.of(rollout.rows)]
+    assert rollout.achieved == [reader.value_of(rollout.rows)]
 
 
 SMALL = ("--num_restarts", 3, "--num_random", 30, "--iterations", 6, "--min_percentile", 20, "--num_steps", 2)
