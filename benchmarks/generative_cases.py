@@ -89,7 +89,7 @@ def attribution(task_id: str = UNLOCK) -> Costs:
     def attribute(lag: int) -> None:
         actions = torch.arange(lag + 1)[None] % 3  # turns, and steps ahead
         loop = ClosedLoopRollout(policy, scenes.simulator, scene.begin, lang, policy.initial_hidden(1), lag, actions)
-        predict_effects(loop, scene.inputs, changed, [target])
+        predict_effects(loop, scene.inputs, changed, target)
 
     while True:
         yield {f"{lag} steps earlier": seconds(lambda lag=lag: attribute(lag)) for lag in (0, 1, 2, 4, 8)}
