@@ -54,6 +54,32 @@ def test_what_the_page_says_of_other_worlds():
     assert overlap.all() and f"{text} have" in (RESULTS / "README.md").read_text(encoding="utf-8")
 
 
+def test_what_the_pages_say_of_drawn_actions():
+    greedy, drawn = (pd.read_csv(RESULTS / name).set_index(KEY) for name in ("zoo.csv", "zoo_drawn.csv"))
+    assert set(drawn.index) == set(greedy.index) and set(drawn["temperature"]) == {0.7}
+    assert set(drawn["num_episodes"]) == {1000} and set(drawn["eval_seed"]) == {0}
+    of_table = [table.xs(TRIAL, level="trial").droplevel("seed") for table in (greedy, drawn)]
+    counts = [int((table["success_rate"] >= 0.985).sum()) for table in of_table]
+    page = (REPOSITORY / "docs" / "learning_speed.md").read_text(encoding="utf-8")
+    assert f"in {counts[1]} of the {len(of_table[0])} tasks, {counts[0]} when greedy" in page
+    for name in ("SynthSeq", "BossLevel", "GoToImpUnlock", "GoToSeq", "Unlock", "SynthLoc", "GoTo", "Synth"):
+        one, other = (table.loc[f"BabyAI-{name}-v0"] for table in of_table)
+        success = [100 * other[column] for column in ("success_rate", "success_low", "success_high")]
+        cells = f"{100 * one['success_rate']:.1f}; {one['path_ratio']:.2f} | "
+        cells += "{:.1f} ({:.1f} to {:.1f})".format(*success) + f"; {other['path_ratio']:.2f}"
+        assert f"| {name} | {cells} |" in page
+
+
+def test_drawn_actions_in_other_worlds_solve_what_the_table_says():
+    (found,) = (found for found in FOUND if found.key.task_id == "BabyAI-GoToSeq-v0")
+    checkpoint, paths = load_checkpoint(found.path), BotPaths(found.key.task_id, None, None)
+    encoder = encoder_for(checkpoint)
+    result = evaluate(checkpoint, encoder, paths, 100, OTHER_WORLDS, record_steps=False, temperature=0.7)
+    row = pd.read_csv(RESULTS / "zoo_drawn.csv").set_index(KEY).loc[(found.key.task_id, TRIAL, found.key.seed)]
+    low, high = interval_of_rate(result.metrics["success_rate"], 100)
+    assert low <= row["success_high"] and high >= row["success_low"]
+
+
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: f"{found.key.task_id} {found.key.trial}")
 def test_success_in_other_worlds_is_that_of_the_table(found):
     checkpoint = load_checkpoint(found.path)
