@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,7 @@ def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_sav
         return
     missing = [items[number] for number in lacking]
     missing[0].prepare()
-    for rows in workers.in_order(_rows_of, missing, path.stem):
+    for rows in workers.in_order(methodcaller("rows"), missing, path.stem):
         rows_file(path).append(*({"run": path.parent.name} | row for row in rows))
         on_save()
     if lines and lacking[0] < len(items) - len(lacking):  # some were made again before others
@@ -355,7 +356,3 @@ def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_sav
 
 def _rows_on_disk(path: Path, items: Sequence[WorkItem]) -> Kept:
     return rows_of_pieces(path, [item.places() for item in items])
-
-
-def _rows_of(item: WorkItem) -> list[dict[str, Any]]:
-    return item.rows()

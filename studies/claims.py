@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -343,11 +343,7 @@ def measure(finished: list[Training], jobs: int) -> None:
         DIFFICULTY: measure_difficulty(alone, inputs.trajectories),
         VALUES: pd.DataFrame([row for training in of_tasks for row in measure_policy(training)]),
     }
-    write_together([(FOLDER / name, partial(_write_csv, table)) for name, table in tables.items()])
-
-
-def _write_csv(table: pd.DataFrame, file: BinaryIO) -> None:
-    table.to_csv(file, index=False)
+    write_together([(FOLDER / name, partial(table.to_csv, index=False)) for name, table in tables.items()])
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from mop.common.cli import parse, setting
 from mop.common.errors import run_script
-from studies.stages import ROOT, Stage, fidelity_stage, run_stages
+from studies.stages import ROOT, Stage, fidelity_stage, run_stages, stage_to_out
 
 NAME = "coinrun"
 NUM_STEPS = 3_000_000
+OUT = f"plots/{NAME}"
 RUN = "logs/procgen/coinrun/small/seed_0"
 AGENT = f"{RUN}/model_3002368.pt"  # whole updates of 64 x 64 steps
 DATA, MORE_DATA, SIMULATOR = f"recordings/{NAME}", f"recordings/{NAME}_more", f"simulators/{NAME}"
@@ -49,25 +50,20 @@ def stages() -> dict[str, Stage]:
     moved += ["--policy", "sampled", "--max_steps", "250"]
     found = {
         "agent": Stage(train, RUN, Path(AGENT).name),
-        "training": _to_out("training", ["generative.plot_training_csv", "--datapath", RUN]),
-        "evaluation": _to_out("evaluation", ["generative.evaluate_agent", *of_agent], "evaluation.csv"),
+        "training": stage_to_out(f"{OUT}/training", ["generative.plot_training_csv", "--datapath", RUN]),
+        "evaluation": stage_to_out(f"{OUT}/evaluation", ["generative.evaluate_agent", *of_agent], "evaluation.csv"),
         "recording": Stage([*record, *to_learn, "--num_steps", "100000"], DATA),
         # of 100 episodes in levels of the test split, and more
         "more": Stage([*record, *of_data, "--num_steps", "250000", "--seed", "1"], MORE_DATA),
         "simulator": Stage(learn, SIMULATOR),
         "fidelity": fidelity_stage(SIMULATOR, of_data),
-        "directions": _to_out("directions", ["generative.directions", *of_data]),
+        "directions": stage_to_out(f"{OUT}/directions", ["generative.directions", *of_data]),
     }
-    found |= {name: _to_out(name, [*moved, *flags]) for name, flags in MOVES.items()}
+    found |= {name: stage_to_out(f"{OUT}/{name}", [*moved, *flags]) for name, flags in MOVES.items()}
     saliency = ["generative.saliency", *by_simulator, "--of", "jump", "--num_episodes", "40"]
     hazards = ["generative.hazards", *by_simulator]
-    found["saliency"] = _to_out("saliency", saliency)._replace(also=("agreement.csv",))
-    return found | {"hazards": _to_out("hazards", hazards)}
-
-
-def _to_out(stage: str, words: list[str], result: str | None = None) -> Stage:
-    folder = f"plots/{NAME}/{stage}"
-    return Stage([*words, "--out", folder], folder, result)
+    found["saliency"] = stage_to_out(f"{OUT}/saliency", saliency)._replace(also=("agreement.csv",))
+    return found | {"hazards": stage_to_out(f"{OUT}/hazards", hazards)}
 
 
 @dataclass(frozen=True)

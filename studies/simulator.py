@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mop.common.cli import parse, setting
 from mop.common.errors import run_script
-from studies.stages import ROOT, Stage, fidelity_stage, run_stages
+from studies.stages import ROOT, Stage, fidelity_stage, run_stages, stage_to_out
 
 MAIN = "UnlockPickup"  # the policy of which all is measured
 DEFAULT = "default"  # the simulator of MAIN that is trained with the defaults, which takes longer
@@ -36,7 +36,7 @@ NULLED = {  # of a policy's routers and experts, the direction that tells best w
 
 def stages(name: str) -> dict[str, Stage]:
     """The stages of a policy, in their order, by name."""
-    data, simulator = f"recordings/{name}", f"simulators/{name}"
+    data, simulator, out = f"recordings/{name}", f"simulators/{name}", f"plots/generative/{name}"
     of_data = ["--data_dir", data]
     learned = ["--tgm_exp_name", name, "--num_updates", "1600", "--lr", "1.5e-3", "--log_interval", "25"]
     validate = ["generative.validate", *of_data, "--of", OF, "--steps_per_episode", "1"]
@@ -46,15 +46,15 @@ def stages(name: str) -> dict[str, Stage]:
         "recording": Stage(["generative.record", "--checkpoint", checkpoint_of(name), *of_data, "--resume"], data),
         "simulator": Stage(["generative.train_gen_model", *of_data, *learned, "--resume"], simulator),
         "fidelity": fidelity_stage(simulator, of_data),
-        "agreement": _to_out(name, "agreement", [*validate, *METHODS.get(name, [])]),
-        "agreement_learned": _to_out(name, "agreement_learned", by_learned)._replace(
+        "agreement": stage_to_out(f"{out}/agreement", [*validate, *METHODS.get(name, [])]),
+        "agreement_learned": stage_to_out(f"{out}/agreement_learned", by_learned)._replace(
             simulator=simulator, policy=checkpoint_of(name)
         ),
-        "causes": _to_out(name, "causes", [*saliency, "--num_episodes", "40", "--num_points", "8"])._replace(
+        "causes": stage_to_out(f"{out}/causes", [*saliency, "--num_episodes", "40", "--num_points", "8"])._replace(
             also=("checked.csv",)
         ),
-        "directions": _to_out(name, "directions", ["generative.directions", *of_data]),
-        "null": _to_out(name, "null", [*_intervene(name), "--null", NULLED[name]]),
+        "directions": stage_to_out(f"{out}/directions", ["generative.directions", *of_data]),
+        "null": stage_to_out(f"{out}/null", [*_intervene(name), "--null", NULLED[name]]),
     }
     return found | (_stages_of_main(of_data) if name == MAIN else {})
 
@@ -77,17 +77,15 @@ def _stages_of_main(of_data: list[str]) -> dict[str, Stage]:
     words |= {name: ["generative.visualise", *of_policy, "--maximise", *more] for name, more in levels.items()}
     words["fidelity_exact"] = ["generative.fidelity", "--simulator", "exact", *of_data, "--num_trials", "60"]
     results = {"generative.visualise": "summary.json", "generative.fidelity": "fidelity.json"}
-    found = {name: _to_out(MAIN, name, line, results.get(line[0])) for name, line in words.items()}
+    found = {
+        name: stage_to_out(f"plots/generative/{MAIN}/{name}", line, results.get(line[0]))
+        for name, line in words.items()
+    }
     learned, simulator = ["--tgm_exp_name", DEFAULT, "--resume"], f"simulators/{DEFAULT}"
     return found | {
         "simulator_default": Stage(["generative.train_gen_model", *of_data, *learned], simulator),
         "fidelity_default": fidelity_stage(simulator, of_data),
     }
-
-
-def _to_out(name: str, stage: str, words: list[str], result: str | None = None) -> Stage:
-    folder = f"plots/generative/{name}/{stage}"
-    return Stage([*words, "--out", folder], folder, result)
 
 
 def checkpoint_of(name: str) -> str:

@@ -53,6 +53,11 @@ class Stage(NamedTuple):
             return read_json(result)["simulator"]["digest"] == file_digest(ROOT / self.made_of)
 
 
+def stage_to_out(folder: str, words: list[str], result: str | None = None) -> Stage:
+    """A stage whose command is told where to write."""
+    return Stage([*words, "--out", folder], folder, result)
+
+
 def fidelity_stage(simulator: str, of_data: list[str]) -> Stage:
     """How true a simulator is; in its folder, where the analyses look for it."""
     words = ["generative.fidelity", "--simulator", simulator, *of_data]

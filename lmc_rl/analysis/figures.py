@@ -119,8 +119,7 @@ def plot_all_lines(runs: "Mapping[str, Sequence[LineResult]]", title: str = "") 
     if panels[0][1] == "return":
         axes[0].set_ylabel("return")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-    figure.legend(handles, labels, title="forked at", loc="outside right upper", frameon=False, fontsize="small")
-    return _finished(figure, title)
+    return _with_legend_beside(figure, title, "forked at", handles, labels)
 
 
 def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
@@ -153,9 +152,7 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
     for ax in panels:
         ax.set_xlim(-0.02, 1.02)
         open_frame(ax)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="what moves", loc="outside right upper", frameon=False, fontsize="small")
-    return _finished(figure, title)
+    return _with_legend_beside(figure, title, "what moves", *panels[0].get_legend_handles_labels())
 
 
 def _draw_spread(ax: Axes, line: "LineResult", measure: str) -> None:
@@ -224,8 +221,7 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
     axes[0].set_ylabel("lost on the line")
     # last, as it would keep the limits from growing; an interval of two seeds can be longer than all that can be lost
     axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.5))
-    handles, labels = axes[0].get_legend_handles_labels()
-    legend_below(figure, handles, labels, fontsize="small")
+    legend_below(figure, *axes[0].get_legend_handles_labels(), fontsize="small")
     return _finished(figure, title)
 
 
@@ -258,9 +254,7 @@ def _draw_aligned(ax: Axes, points: "Sequence[Pooled]", unit: str, factor: float
     styles = {"as they are": ("blue", "o", False), "aligned": ("orange", "s", True)}
     for shift, (name, (hue, marker, is_aligned)) in zip((-0.004, 0.004), styles.items(), strict=True):
         own = [point for point in points if point.first.is_aligned == is_aligned]
-        forks = sorted(
-            (point for point in own if point.first.kind == "fork"), key=lambda point: point.first.fraction or 0.0
-        )
+        forks = [point for point in own if point.first.kind == "fork"]
 
         def text(point, estimate, name=name):
             numbers = [factor * number for number in (estimate.value, estimate.low, estimate.high)]
@@ -316,7 +310,7 @@ def plot_parts(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") -> Fig
         forks = [point for point in points if point.first.kind == "fork" and not point.first.is_aligned]
         names = list(dict.fromkeys(point.first.name for point in forks))
         for name in names:
-            own = sorted((p for p in forks if p.first.name == name), key=lambda point: point.first.fraction or 0.0)
+            own = [point for point in forks if point.first.name == name]
             x, y = [point.first.fraction or 0.0 for point in own], [point.estimate("rise").value for point in own]
             ax.plot(x, y, label=_part_words(name), marker="o", markersize=3, **_part_style(name, names))
             for place, value in zip(x, y, strict=True):
@@ -326,9 +320,7 @@ def plot_parts(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") -> Fig
         fork_axis(ax)
     axes[0, 0].set_ylabel("rise of the cross-entropy, nats")
     _room_below_zero(axes[0, 0])
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="what moves", loc="outside right upper", frameon=False, fontsize="small")
-    return _finished(figure, title)
+    return _with_legend_beside(figure, title, "what moves", *axes[0, 0].get_legend_handles_labels())
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -401,6 +393,11 @@ def _parents(points: "Sequence[Pooled]") -> str:
 def _finished(figure: Figure, title: str) -> Figure:
     set_title(figure, title)
     return figure
+
+
+def _with_legend_beside(figure: Figure, title: str, about: str, handles: list, labels: list[str]) -> Figure:
+    figure.legend(handles, labels, title=about, loc="outside right upper", frameon=False, fontsize="small")
+    return _finished(figure, title)
 
 
 def _part_words(name: str) -> str:
