@@ -67,36 +67,34 @@ function identity(code, at) {
 /** Follows an instruction through an episode; made when the episode begins. */
 export class Verifier {
   constructor(instruction, world) {
-    this.kind = instruction.kind;
-    this.strict = instruction.strict;
-    if ("a" in instruction) {
-      this.a = new Verifier(instruction.a, world);
-      this.b = new Verifier(instruction.b, world);
-      this.aDone = this.bDone = false;
-    } else {
-      this.targets = new Targets(instruction.desc ?? instruction.move, world);
-      if ("fixed" in instruction) this.fixed = new Targets(instruction.fixed, world);
-      this.held = 0; // number of what was carried when this was last verified
+    const { kind, strict, a, b } = instruction;
+    Object.assign(this, { kind, strict });
+    if (a !== undefined) {  // parts that are not done yet, in the order in which they are judged
+      this.parts = (kind === "after" ? [b, a] : [a, b]).map((part) => new Verifier(part, world));
+      return;
     }
+    this.targets = new Targets(instruction.desc ?? instruction.move, world);
+    if (instruction.fixed) this.fixed = new Targets(instruction.fixed, world);
+    this.held = 0; // number of what was carried when this was last verified
   }
 
   clone() {
     const copy = Object.assign(Object.create(Verifier.prototype), this);
-    for (const part of ["a", "b", "targets", "fixed"]) copy[part] = this[part]?.clone();
+    copy.parts = this.parts?.map((part) => part.clone());
+    for (const name of ["targets", "fixed"]) copy[name] = this[name]?.clone();
     return copy;
   }
 
   /** Look up where the objects are now: after a drop, whether or not something fell, and after an edit. */
   locate(world) {
-    for (const part of [this.a, this.b]) part?.locate(world);
+    for (const part of this.parts ?? []) part.locate(world);
     for (const targets of [this.targets, this.fixed]) targets?.update(world);
   }
 
   /** Judge the state after an action: "success", "failure" (only of what is strict) or "continue". */
   verify(world, action) {
-    if (this.kind === "before") return this.verifySequence(world, action, "a", "b");
-    if (this.kind === "after") return this.verifySequence(world, action, "b", "a");
-    if (this.kind === "and") return this.verifyBoth(world, action);
+    if (this.kind === "and") return this.verifyAll(world, action);
+    if (this.parts) return this.verifySequence(world, action);
     if (this.kind === "go_to") return this.targets.isAt(...world.front()) ? "success" : "continue";
     if (this.kind === "open") return this.verifyOpen(world, action);
     const held = this.held;
@@ -125,29 +123,26 @@ export class Verifier {
     return isDropped && this.fixed.isNextTo(...world.front()) ? "success" : "continue";
   }
 
-  /** first, second: "a" and "b" in the order in which they must be done. */
-  verifySequence(world, action, first, second) {
-    if (this[`${first}Done`] !== "success") {
-      this[`${first}Done`] = this[first].verify(world, action);
-      if (this[`${first}Done`] === "failure") return "failure";
-      if (this[`${first}Done`] !== "success") {
-        return this.strict && this[second].verify(world, action) === "success" ? "failure" : "continue";
-      }
-    }
-    return (this[`${second}Done`] = this[second].verify(world, action));
+  /** One part after the other; strict: the second must not be done first. */
+  verifySequence(world, action) {
+    const [first, second] = this.parts, status = first.verify(world, action);
+    if (second === undefined || status === "failure") return status;
+    if (status === "continue") return this.strict && second.verify(world, action) === "success" ? "failure" : status;
+    this.parts = [second];
+    return second.verify(world, action);
   }
 
-  verifyBoth(world, action) {
-    if (this.aDone !== "success") this.aDone = this.a.verify(world, action);
-    if (this.bDone !== "success") this.bDone = this.b.verify(world, action);
-    return this.aDone === "success" && this.bDone === "success" ? "success" : "continue";
+  verifyAll(world, action) {
+    this.parts = this.parts.filter((part) => part.verify(world, action) !== "success");
+    return this.parts.length === 0 ? "success" : "continue";
   }
 }
 
 // --- the language ----------------------------------------------------------------------------------------------------
 
-const LOCATIONS = { "on your left": "left", "on your right": "right" };
-Object.assign(LOCATIONS, { "in front of you": "front", "behind you": "behind" });
+const LOCATIONS = {
+  "on your left": "left", "on your right": "right", "in front of you": "front", "behind you": "behind",
+};
 const DESCRIPTION = new RegExp(
   `^(?:a|the) (?:(${COLOR_NAMES.join("|")}) )?(ball|box|door|key|object)(?: (${Object.keys(LOCATIONS).join("|")}))?$`
 );

@@ -5,25 +5,18 @@ import { Policy, lpc } from "./policy.js";
 import { Actor, playOn } from "./rollouts.js";
 import { World } from "./world.js";
 
-/** Plays all worlds of a file under an intervention. */
-export class Runner {
-  /** content: of document.py. */
-  constructor(content) {
-    this.content = content;
-    this.policies = content.policies.map((packed) => new Policy(packed));
-    this.phases = new Phases(content.by_key);
-    this.pools = []; // weights of all steps of each intact policy, once it was run: for shuffle
-  }
-
-  /**
-   * Play; asked: {policy, what, memory}; progress: called with the number of worlds that are done.
-   *
-   * Returns {outcomes: of each world {success, steps, phase (of the last action), cost (mean LPC)}, world and t of each
-   * step (M), weights: L Float32Arrays (M x E_l)}.
-   */
-  run({ policy, what, memory }, progress) {
-    const { worlds, palette } = this.content, player = this.policies[policy];
-    const actor = new Actor(player, this.phases, what, memory, this.pools[policy]);
+/**
+ * What plays all worlds of a file, content of document.py, under an intervention: a function of {policy, what, memory}
+ * and `progress`, which is called with the number of worlds that are done.
+ *
+ * It returns {outcomes: of each world {success, steps, phase (of the last action), cost (mean LPC)}, world and t of each
+ * step (M), weights: L Float32Arrays (M x E_l)}.
+ */
+function makeRunner({ policies, worlds, palette, by_key: isByKey }) {
+  const players = policies.map((packed) => new Policy(packed)), phases = new Phases(isByKey);
+  const pools = []; // weights of all steps of each intact policy, once it was run: for shuffle
+  return ({ policy, what, memory }, progress) => {
+    const player = players[policy], actor = new Actor(player, phases, what, memory, pools[policy]);
     const world = [], t = [], lists = player.sizes.map(() => []);
     const outcomes = worlds.map((start, k) => {
       const played = new World(start, palette);
@@ -32,28 +25,28 @@ export class Runner {
         world.push(k);
         t.push(played.steps);
         routing.forEach((ofLayer, layer) => lists[layer].push(...ofLayer));
-        phase = this.phases.of(played);
+        phase = phases.of(played);
         cost += lpc(routing, player.sizes);
       });
       progress(k + 1);
       return { success: played.success, steps: played.steps, phase, cost: cost / played.steps };
     });
     const weights = lists.map((ofLayer) => Float32Array.from(ofLayer));
-    if (what === "none") this.pools[policy] = weights;
+    if (what === "none") pools[policy] = weights;
     return { outcomes, world, t, weights };
-  }
+  };
 }
 
 /** Answer a page's messages: first {content}, then {asked} with a port: there with {done}, then {result} or {error}. */
 export function serve(scope) {
-  let runner = null;
+  let run = null;
   scope.onmessage = ({ data: { content, asked }, ports: [port] }) => {
     if (content) {
-      runner = new Runner(content);
+      run = makeRunner(content);
       return;
     }
     try {
-      port.postMessage({ result: runner.run(asked, (done) => port.postMessage({ done })) });
+      port.postMessage({ result: run(asked, (done) => port.postMessage({ done })) });
     } catch ({ message }) {
       port.postMessage({ error: message });
     }
@@ -63,7 +56,7 @@ export function serve(scope) {
 /**
  * Find the steps at which an expert has most weight ("most"), least ("least"), or changes most ("change"), one a world.
  *
- * result: of `Runner.run`. Returns up to `count` of {world, t, value}, the first the most extreme.
+ * result: of what `makeRunner` makes. Returns up to `count` of {world, t, value}, the first the most extreme.
  */
 export function extremeSteps(result, layer, expert, order, count) {
   const weights = result.weights[layer], size = weights.length / result.world.length;
