@@ -18,66 +18,72 @@ with app.setup:
     import marimo as mo
 
     from mop.apps import comparison_page, elements, runs, samples, statistics_page
-    from mop.apps.comparison_page import ALL, Choices, Settings
+    from mop.apps.comparison_page import ALL, Settings
     from mop.apps.runs import load_routing
-    from mop.common.cli import parse
-    from mop.common.errors import InputError, run_script
+    from mop.common.errors import InputError
 
 
-@app.function
-def given_settings():
-    """The flags of this app."""
-    return parse(
+@app.cell
+def _():
+    args = elements.start(
+        "cross_task_viz.py",
         Settings,
-        "Runs beside each other: results, tasks, success against cost, two runs compared. `marimo run "
-        "cross_task_viz.py` opens the app (flags go behind a --); as a script, it saves its figures to plots/ and "
-        "prints their paths.",
+        "Runs beside each other: results, tasks, success against cost, two runs compared.",
+        "plots/",
+        comparison_page.save_as_script,
     )
-
-
-@app.cell
-def _():
-    if mo.app_meta().mode == "script":
-        run_script(lambda: comparison_page.save_as_script(given_settings()))
     mo.md("# Runs beside each other")
-    return
+    return (args,)
 
 
 @app.cell
-def _():
+def _(args):
     try:
-        args = given_settings()
         results, unreadable = comparison_page.load_table(args.cache_dir, args.results_path)
-        defaults = comparison_page.filters_of(args, results)
+        defaults = comparison_page.complete(args, results)
     except InputError as error:
         elements.stop(error)
     view = elements.open_view()
     mo.vstack([elements.problem(message, "warn") for message in unreadable])
-    return args, defaults, results, view
+    return defaults, results, view
 
 
 @app.cell
 def _(defaults, results, view):
     worlds = {comparison_page.worlds_name(word): word for word in [*comparison_page.common_worlds(results), ALL]}
     worlds_dropdown = elements.choice_dropdown(view, "worlds", worlds, defaults.worlds, "Worlds")
-    alphas = {f"{alpha:g}": f"{alpha:g}" for alpha in comparison_page.penalties(results)} | {"all": ALL}
-    default_alpha = ALL if defaults.lpc_alpha is None else f"{defaults.lpc_alpha:g}"
-    alpha_dropdown = elements.choice_dropdown(view, "lpc_alpha", alphas, default_alpha, "lpc_alpha of mixtures by task")
+    alphas = [*comparison_page.penalties(results), ALL]
+    alpha_dropdown = elements.choice_dropdown(
+        view, "lpc_alpha", alphas, defaults.lpc_alpha, "lpc_alpha of mixtures by task"
+    )
     steps_slider = elements.range_slider(
         view, "env_steps", comparison_page.training_lengths(results), defaults.env_steps, "Steps of training"
     )
+    task_dropdown = elements.choice_dropdown(view, "measure", [*comparison_page.MEASURES], "failures", "Measure")
+    color_dropdown = elements.choice_dropdown(view, "color", [*comparison_page.COLORS], "task", "By")
+    policies = {"all": ALL} | comparison_page.POLICIES
+    policy_dropdown = elements.choice_dropdown(view, "policy", policies, defaults.policy, "Policy")
+    scales = {"failures (log axis)": "failures", "success": "success"}
+    scale_dropdown = elements.choice_dropdown(view, "scale", scales, "failures", "Show")
     elements.in_a_row(worlds_dropdown, steps_slider, alpha_dropdown)
-    return alpha_dropdown, steps_slider, worlds_dropdown
+    return (
+        alpha_dropdown,
+        color_dropdown,
+        policy_dropdown,
+        scale_dropdown,
+        steps_slider,
+        task_dropdown,
+        worlds_dropdown,
+    )
 
 
 @app.cell
-def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
+def _(alpha_dropdown, defaults, results, steps_slider, worlds_dropdown):
     env_steps = elements.chosen_range(steps_slider)
-    alpha = None if alpha_dropdown.value == ALL else float(alpha_dropdown.value)
-    filters = comparison_page.Filters(worlds_dropdown.value, env_steps, alpha)
+    filters = replace(defaults, worlds=worlds_dropdown.value, env_steps=env_steps, lpc_alpha=alpha_dropdown.value)
     try:
-        shown_results = replace(filters, lpc_alpha=None).apply(results)
-        task_results = filters.apply(results)
+        shown_results = comparison_page.filtered(filters, results, of_any_alpha=True)
+        task_results = comparison_page.filtered(filters, results)
     except InputError as error:
         elements.stop(error)
     notes = [elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)]
@@ -91,36 +97,11 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
 
 
 @app.cell
-def _(args, view):
-    task_dropdown = elements.choice_dropdown(view, "measure", [*comparison_page.MEASURES], "failures", "Measure")
-    color_dropdown = elements.choice_dropdown(view, "color", [*comparison_page.COLORS], "task", "By")
-    policies = {"all": ALL} | comparison_page.POLICIES
-    policy_dropdown = elements.choice_dropdown(view, "policy", policies, args.policy, "Policy")
-    scales = {"failures (log axis)": "failures", "success": "success"}
-    scale_dropdown = elements.choice_dropdown(view, "scale", scales, "failures", "Show")
-    return color_dropdown, policy_dropdown, scale_dropdown, task_dropdown
-
-
-@app.cell
-def _(args, color_dropdown, filters, policy_dropdown, results, scale_dropdown, task_dropdown):
-    choices = Choices(filters, policy_dropdown.value)
-    page = comparison_page.page_of(args, choices, results)
+def _(color_dropdown, filters, policy_dropdown, results, scale_dropdown, task_dropdown, view):
+    choices = replace(filters, policy=policy_dropdown.value)
+    page = comparison_page.page_of(choices, results)
     tasks_name = comparison_page.tasks_name(task_dropdown.value)
     tradeoff_name = comparison_page.tradeoff_name(scale_dropdown.value, color_dropdown.value)
-    return choices, page, tasks_name, tradeoff_name
-
-
-@app.cell
-def _(
-    color_dropdown,
-    page,
-    policy_dropdown,
-    scale_dropdown,
-    task_dropdown,
-    tasks_name,
-    tradeoff_name,
-    view,
-):
     link = comparison_page.link_to_run(view)
     elements.beside(
         mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(page, tasks_name, link=link)]),
@@ -132,29 +113,38 @@ def _(
             ]
         ),
     )
-    return
+    return (choices,)
 
 
 @app.cell
 def _(args, view):
     try:
         cached_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
-        first_left, first_right = comparison_page.choose_pair(cached_runs, args.left, args.right)
     except InputError as error:
         mo.stop(True, mo.vstack([mo.md("## Two runs"), elements.problem(error)]))
     words = comparison_page.run_words(cached_runs)
+    first_words = [*words.values()][: comparison_page.NUM_COMPARED]
+    runs_choice = elements.several_dropdown(view, "runs", words, first_words, "Runs")
+    mo.md("## Two runs")
+    return cached_runs, runs_choice, words
+
+
+@app.cell
+def _(args, cached_runs, view, words):
+    try:
+        first_left, first_right = comparison_page.choose_pair(cached_runs, args.left, args.right)
+    except InputError as error:
+        elements.stop(error)
     left_dropdown = elements.choice_dropdown(view, "left", words, comparison_page.word_of(first_left), "Left")
     right_dropdown = elements.choice_dropdown(view, "right", words, comparison_page.word_of(first_right), "Right")
-    mo.vstack([mo.md("## Two runs"), mo.hstack([left_dropdown, right_dropdown], justify="start", gap=2, wrap=True)])
+    elements.in_a_row(left_dropdown, right_dropdown)
     return left_dropdown, right_dropdown
 
 
 @app.cell
-def _(args, left_dropdown, right_dropdown, view):
-    left_run, right_run = comparison_page.choose_pair(
-        runs.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
-    )
+def _(cached_runs, left_dropdown, right_dropdown, view):
     try:
+        left_run, right_run = comparison_page.choose_pair(cached_runs, left_dropdown.value, right_dropdown.value)
         left_data, right_data = load_routing(left_run), load_routing(right_run)
     except InputError as error:
         mo.stop(True, elements.below_absent(view, elements.problem(error)))
@@ -177,41 +167,32 @@ def _(analysis_dropdown, args, left_data, right_data, view):
     mo.stop(not measures, elements.problem("one has no LPC, and the layers differ: there is no map of a difference"))
     first_measure = args.map if args.map in measures else measures[0]
     measure_dropdown = elements.choice_dropdown(view, "map", measures, first_measure, "Map")
-    mo.hstack([analysis_dropdown, measure_dropdown], justify="start", gap=2, wrap=True)
+    elements.in_a_row(analysis_dropdown, measure_dropdown)
     return (measure_dropdown,)
 
 
 @app.cell
-def _(analysis_dropdown, args, choices, left_run, measure_dropdown, results, right_run, view):
-    pair_choices = replace(
-        choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
-    )
-    pair_page = comparison_page.page_of(args, pair_choices, results)
+def _(analysis_dropdown, choices, left_dropdown, left_run, measure_dropdown, results, right_dropdown, right_run, view):
+    pair = {"left": left_dropdown.value, "right": right_dropdown.value}
+    pair_choices = replace(choices, **pair, analysis=analysis_dropdown.value, map=measure_dropdown.value)
+    pair_page = comparison_page.page_of(pair_choices, results)
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
     elements.below_absent(view, elements.drawn(pair_page, "difference", shown_names))
     return
 
 
 @app.cell
-def _(args, view):
-    try:
-        all_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
-    except InputError:
-        mo.stop(True)  # said above
-    words_of_all = comparison_page.run_words(all_runs)
-    first_words = list(words_of_all.values())[: comparison_page.NUM_COMPARED]
-    runs_choice = elements.several_dropdown(view, "runs", words_of_all, first_words, "Runs")
+def _(runs_choice):
     mo.vstack([mo.md("## Routing side by side"), runs_choice])
-    return all_runs, runs_choice
+    return
 
 
 @app.cell
-def _(all_runs, args, choices, results, runs_choice):
-    chosen_runs = tuple(run for run in all_runs.values() if comparison_page.word_of(run) in runs_choice.value)
-    side_page = comparison_page.page_of(args, replace(choices, compared=chosen_runs), results)
-    elements.drawn(
-        side_page, "routing_side_by_side", ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)])
-    )
+def _(cached_runs, choices, results, runs_choice):
+    chosen_runs = [run for run in cached_runs.values() if comparison_page.word_of(run) in runs_choice.value]
+    side_page = comparison_page.page_of(choices, results, chosen_runs)
+    side_names = ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)])
+    elements.drawn(side_page, "routing_side_by_side", side_names)
     return
 
 
@@ -224,7 +205,7 @@ def _(args, view):
     mo.vstack(
         [
             mo.md("## Many seeds\n\nThe runs of a task as a sample of trainings: intervals are over seeds."),
-            mo.hstack([seeds_dropdown, phases_dropdown], justify="start", gap=2, wrap=True),
+            elements.in_a_row(seeds_dropdown, phases_dropdown),
         ]
     )
     return phases_dropdown, seeds_dropdown

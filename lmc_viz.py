@@ -18,40 +18,27 @@ with app.setup:
     from lmc_rl.app import catalog
     from lmc_rl.app import page as lmc
     from mop.apps import elements
-    from mop.common.cli import parse
-    from mop.common.errors import InputError, run_script
+    from mop.common.errors import InputError
 
 
-@app.function
-def given_settings():
-    """The flags of this app."""
-    return parse(
+@app.cell
+def _():
+    args = elements.start(
+        "lmc_viz.py",
         lmc.Settings,
-        "When does a run commit to its basin? Trainings, their forks, the paths between children, several runs. "
-        "`marimo run lmc_viz.py` opens the app (flags go behind a --); as a script, it saves its figures to "
-        "plots/lmc/<run>/ and prints their paths.",
+        "When does a run commit to its basin? Trainings, their forks, the paths between children, several runs.",
+        "plots/lmc/<run>/",
+        lmc.save_as_script,
     )
-
-
-@app.cell
-def _():
-    if mo.app_meta().mode == "script":
-        run_script(lambda: lmc.save_as_script(given_settings()))
-    mo.md("# When does a run commit to its basin?")
-    return
-
-
-@app.cell
-def _():
     refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new experiments, and what is new in them")
-    return (refresh_button,)
+    mo.md("# When does a run commit to its basin?")
+    return args, refresh_button
 
 
 @app.cell
-def _(refresh_button):
+def _(args, refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = given_settings()
         view = elements.open_view()
         found = catalog.find_experiments(args.results_dir)
         first_run = lmc.first_run(found, args.run)
@@ -59,7 +46,7 @@ def _(refresh_button):
         elements.stop(error)
     run_dropdown = elements.choice_dropdown(view, "run", found, first_run, "Run")
     elements.in_a_row(run_dropdown, refresh_button)
-    return args, first_run, found, run_dropdown, view
+    return first_run, found, run_dropdown, view
 
 
 @app.cell
@@ -95,17 +82,6 @@ def _(args, line_controls, several_controls, shown):
 
 
 @app.cell
-def _(choices, chosen):
-    names = [
-        f"training_{chosen['curve']}",
-        f"path_{choices.path_file}",
-        f"measures_{choices.path_file}",
-        choices.several_file(chosen["show"], chosen["seeds"]),
-    ]
-    return (names,)
-
-
-@app.cell
 def _(choices, page, view):
     def show(name, more=""):
         """A figure whose fork points lead to their paths, or why it cannot be drawn."""
@@ -115,17 +91,19 @@ def _(choices, page, view):
 
 
 @app.cell
-def _(line_controls, names, show, view):
+def _(line_controls, show, view):
     about_training = "## Training\n\nThe lines are fork points; a click on one shows the path between its children."
-    elements.below_absent(view, mo.md(about_training), line_controls["curve"], show(names[0]))
+    elements.below_absent(
+        view, mo.md(about_training), line_controls["curve"], show(f"training_{line_controls.value['curve']}")
+    )
     return
 
 
 @app.cell
-def _(line_controls, names, show):
-    path_figure = show(names[1])
+def _(choices, line_controls, show):
+    path_figure = show(f"path_{choices.path_file}")
     if "part" not in line_controls.value:
-        path_figure = elements.beside(path_figure, show(names[2]))
+        path_figure = elements.beside(path_figure, show(f"measures_{choices.path_file}"))
     words = mo.md(
         "Two children of a fork train on with different random numbers. **B** is the largest fall of the policies on "
         "the line between them below the *chord*, **I** below the mean of the two. Without a fall, the run had "
@@ -138,23 +116,18 @@ def _(line_controls, names, show):
 
 
 @app.cell
-def _(choices, names, several_controls, several_problems, show):
+def _(choices, chosen, several_controls, several_problems, show):
+    several_file = choices.several_file(chosen["show"], chosen["seeds"])
     mo.vstack(
         [
             mo.md("## Several runs"),
             several_controls["runs"],
             *(elements.problem(line, "warn") for line in several_problems),
             elements.in_a_row(several_controls["show"], several_controls["seeds"]),
-            show(names[3], "".join(f", {other.word}" for other in choices.several)),
+            show(several_file, "".join(f", {other.word}" for other in choices.several)),
+            lmc.as_table(choices),
         ]
     )
-    return
-
-
-@app.cell
-def _(choices):
-    forks_table = lmc.as_table(choices)
-    forks_table
     return
 
 

@@ -15,58 +15,51 @@ app = marimo.App(
 with app.setup:
     import marimo as mo
 
-    from mop.apps import elements, microscope_tab, run_figures, use_and_need
-    from mop.apps.flags import RELATIVE, SCALES
-    from mop.apps.flags import RoutingSettings as Settings
-    from mop.apps.run_figures import Shown
-    from mop.common.cli import parse
-    from mop.common.errors import InputError, run_script
-    from mop.plotting.measures import MEASURES, experts_of
-
-
-@app.function
-def given_settings():
-    """The flags of this app."""
-    return parse(
-        Settings,
-        "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
-        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths.",
-    )
+    from mop.apps import elements, microscope_tab, run_controls, run_figures, use_and_need
+    from mop.apps.flags import RoutingSettings
+    from mop.apps.run_figures import CHARTS, Shown
+    from mop.common.errors import InputError
+    from mop.plotting.measures import MEASURES
 
 
 @app.cell
 def _():
-    if mo.app_meta().mode == "script":
-        run_script(lambda: run_figures.save_as_script("routing_viz.py", given_settings(), run_figures.routing_figures))
+    args = elements.start(
+        "routing_viz.py",
+        RoutingSettings,
+        "Where, when and for what a policy uses its experts.",
+        "plots/<run key>/",
+        lambda args: run_figures.save_as_script("routing_viz.py", args, run_figures.routing_figures),
+    )
     refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
-    return (refresh_button,)
+    return args, refresh_button
 
 
 @app.cell
-def _(refresh_button):
+def _(args, refresh_button):
     refresh_button.value  # pressed: look again
-    args, view, found_runs, run_dropdown = elements.choose_from_runs(given_settings, refresh_button)
-    return args, found_runs, run_dropdown, view
+    view, found_runs, run_dropdown = run_controls.choose_from_runs(args, refresh_button)
+    return found_runs, run_dropdown, view
 
 
 @app.cell
 def _(args, found_runs, run_dropdown, view):
     checkpoints = found_runs[run_dropdown.value]
-    run_controls = elements.run_controls(checkpoints, view, args)
-    return checkpoints, run_controls
+    evaluation_controls = run_controls.evaluation_controls(checkpoints, view, args)
+    return checkpoints, evaluation_controls
 
 
 @app.cell
-def _(checkpoints, refresh_button, run_controls, run_dropdown):
-    run = elements.chosen_run(checkpoints, run_controls)
-    elements.controls_row(checkpoints, run_dropdown, run_controls, refresh_button)
+def _(checkpoints, evaluation_controls, refresh_button, run_dropdown):
+    run = run_controls.chosen_run(checkpoints, evaluation_controls)
+    run_controls.controls_row(checkpoints, run_dropdown, evaluation_controls, refresh_button)
     return (run,)
 
 
 @app.cell
-def _(run, run_controls):
-    num_fresh, routing_data = elements.load_or_evaluate(run, run_controls)
-    elements.metrics_row(run, routing_data, num_fresh is not None)
+def _(evaluation_controls, run):
+    num_fresh, routing_data = run_controls.load_or_evaluate(run, evaluation_controls)
+    run_controls.metrics_row(run, routing_data, num_fresh is not None)
     return num_fresh, routing_data
 
 
@@ -74,7 +67,7 @@ def _(run, run_controls):
 def _(routing_data, view):
     tabs_about = {"Spatial": "A number of the steps in each cell of the grid. Click a cell to see a step there."}
     if run_figures.has_routing(routing_data):
-        tabs_about |= {name: about for name, (*_, about) in run_figures.CHARTS.items()}
+        tabs_about |= {name: about for name, (*_, about) in CHARTS.items()}
         tabs_about[use_and_need.TAB] = use_and_need.ABOUT
     tabs_about[microscope_tab.TAB] = microscope_tab.ABOUT
     view_tabs = elements.tabs(view, tabs_about)
@@ -84,65 +77,32 @@ def _(routing_data, view):
 
 @app.cell
 def _(args, routing_data, view):
-    maps = run_figures.maps_of(routing_data)
-    measure_dropdown = elements.choice_dropdown(view, "map", maps, maps[0], "Map")
-    experts = {name: str(number) for number, name in enumerate(experts_of(routing_data))} or {"expert": "0"}
-    expert_dropdown = elements.choice_dropdown(view, "expert", experts, "0", "Expert")
+    maps = {name: name for name in run_figures.maps_of(routing_data)}
     analyses = run_figures.analyses(routing_data)
-    analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
-    scale_dropdown = elements.choice_dropdown(view, "scale", SCALES, args.scale, "Scale")
-    steps_dropdown = elements.steps_dropdown(run_figures.selections(routing_data), view, args)
-    min_steps_number = elements.min_steps_control(view, args)
-    return analysis_dropdown, expert_dropdown, measure_dropdown, min_steps_number, scale_dropdown, steps_dropdown
+    figure_controls = run_controls.figure_controls(view, args, routing_data, maps, "Map", analyses)
+    return (figure_controls,)
 
 
 @app.cell
-def _(
-    analysis_dropdown,
-    expert_dropdown,
-    measure_dropdown,
-    min_steps_number,
-    scale_dropdown,
-    steps_dropdown,
-    tabs_about,
-    view_tabs,
-):
-    tab, measure = view_tabs.value, MEASURES[measure_dropdown.value]
-    is_map, is_chart = tab == "Spatial", tab in run_figures.CHARTS
-    of_map = [measure_dropdown, *([expert_dropdown] if measure.of_expert else []), analysis_dropdown]
-    of_map += [*([] if measure.parts is None else [scale_dropdown]), min_steps_number]
-    shown_controls = [*(of_map if is_map else []), *([steps_dropdown] if is_map or is_chart else [])]
+def _(figure_controls, tabs_about, view_tabs):
+    tab = view_tabs.value
+    measure = MEASURES[figure_controls.value["map"]] if tab == "Spatial" else None
+    of_chart = [figure_controls["steps"]] if tab in CHARTS else []
+    shown_controls = run_controls.of_map(figure_controls, measure) if measure else of_chart
     elements.in_a_row(*shown_controls, mo.md(tabs_about[tab]))
-    return is_chart, is_map, measure, tab
+    return measure, tab
 
 
 @app.cell
-def _(
-    analysis_dropdown,
-    args,
-    expert_dropdown,
-    is_chart,
-    is_map,
-    measure,
-    measure_dropdown,
-    min_steps_number,
-    num_fresh,
-    routing_data,
-    run,
-    scale_dropdown,
-    steps_dropdown,
-    tab,
-    view,
-):
-    mo.stop(not is_map and not is_chart)
-    least = int(min_steps_number.value or 1) if is_map else 1
-    scale = scale_dropdown.value if is_map and measure.parts else RELATIVE
-    shown = Shown(run, num_fresh, steps_dropdown.value, least, scale)
-    shown_data = run_figures.part_of(routing_data, steps_dropdown.value)
+def _(args, figure_controls, measure, num_fresh, routing_data, run, tab, view):
+    mo.stop(not measure and tab not in CHARTS)
+    chosen = figure_controls.value
+    shown = Shown.of(run, num_fresh, chosen, measure)
+    shown_data = run_figures.part_of(routing_data, shown.steps)
     page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
-    map_name = run_figures.map_name(measure_dropdown.value, analysis_dropdown.value, int(expert_dropdown.value))
-    figure_name = map_name if is_map else run_figures.CHARTS[tab][0]
-    link = microscope_tab.link_to_cell(shown_data, view) if is_map else None
+    map_name = run_figures.map_name(chosen["map"], chosen["analysis"], int(chosen["expert"]))
+    figure_name = map_name if measure else CHARTS[tab][0]
+    link = microscope_tab.link_to_cell(shown_data, view) if measure else None
     figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
     elements.below_absent(view, figure)
     return

@@ -16,10 +16,9 @@ Exit code 0: everything asked for is written; 1: a task has no run that can be a
 
 import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
 
-import functools
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from tqdm import tqdm
 
@@ -62,18 +61,13 @@ def main() -> int:
     for task_id in tasks:
         asked = Asked(task_id, args.phases, args.state, args.action, args.update, where, args.cache_dir)
         try:
-            write(statistics_page.analyse(asked, functools.partial(with_bar, task_id)), args)
+            write(statistics_page.analyse(asked, partial(tqdm, desc=task_id, unit="run", dynamic_ncols=True)), args)
         except InputError as error:
             problems.append(str(error))
     if len(problems) == len(tasks):
         raise InputError("; ".join(problems) or f"no routing cache under {args.cache_dir}/: `python batch_eval.py`")
     print(*(f"warning: {problem}" for problem in problems), sep="\n", end="\n" if problems else "", file=sys.stderr)
     return 1 if problems else 0
-
-
-def with_bar(task_id: str, found: Iterator, total: int) -> Iterable:
-    """A progress bar over the runs of a task."""
-    return tqdm(found, total=total, desc=task_id, unit="run", dynamic_ncols=True)
 
 
 def write(tables: Tables, args: Settings) -> None:

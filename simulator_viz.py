@@ -21,44 +21,31 @@ with app.setup:
     from generative.app.state import PageState
     from generative.recordings.format import open_recording
     from mop.apps import elements
-    from mop.common.errors import InputError, run_script
+    from mop.common.errors import InputError
 
 
 @app.cell
 def _():
-    if mo.app_meta().mode == "script":
-        run_script(page.save_as_script)
-    return
-
-
-@app.cell
-def _():
+    args = elements.start(page.APP, page.Settings, page.ABOUT, "plots/generative/<recording>/", page.save_as_script)
     refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new recordings and simulators")
     record_button = mo.ui.run_button(label="Record a small one", tooltip="10 s; a new installation compiles first")
-    return record_button, refresh_button
+    return args, record_button, refresh_button
 
 
 @app.cell
-def _(record_button, refresh_button):
+def _(args, record_button, refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = page.parse_settings()
         view = elements.open_view()
         if record_button.value:
             with mo.status.spinner("Recording a policy of the zoo"):
                 catalog.record_small(args.data_dir)
         found = catalog.find_recordings(args.data_dir)
     except (InputError, OSError) as error:
-        buttons = mo.hstack([record_button, refresh_button], justify="start")
-        mo.stop(True, mo.vstack([elements.problem(error, "warn"), buttons]))
-    return args, found, view
-
-
-@app.cell
-def _(found, view):
+        elements.stop(error, "warn", mo.hstack([record_button, refresh_button], justify="start"))
     recording_dropdown = controls.recording_dropdown(found, view)
     filter_controls = controls.filter_controls(view)
-    return filter_controls, recording_dropdown
+    return filter_controls, found, recording_dropdown, view
 
 
 @app.cell
@@ -102,7 +89,7 @@ def _(microscope_button, step_controls):
 
 
 @app.cell
-def _(args, episode_dropdown, recording, step_controls, step_slider):
+def _(args, episode_dropdown, recording, step_controls, step_slider, view):
     try:
         moment = args.choices(episode_dropdown.value, step_slider.value)
         state = PageState(recording, replace(moment, **step_controls.value), args.checkpoint)
@@ -110,16 +97,11 @@ def _(args, episode_dropdown, recording, step_controls, step_slider):
     except InputError as error:
         elements.stop(error)
     shown_page = page.page_of(args, state)
-    return causes, shown_page, state
-
-
-@app.cell
-def _(shown_page, state, view):
     told = mo.Html(answer.why(state, view))
     now = elements.drawn(shown_page, "now", page.label_of(state, "now"), page.link_to_step(state, view))
     head = mo.md(f"**{page.heading(state)}**")
     elements.below_absent(view, head, elements.beside(told, now, least_px=450))
-    return
+    return causes, shown_page, state
 
 
 @app.cell

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterator
-from urllib.parse import urlencode
 
 import numpy as np
 
@@ -66,7 +65,7 @@ def _cause(state: PageState, view: View, row: int) -> str:
     explanation = state.explanation
     lag, total, amount = int(explanation.lag[row]), float(explanation.total[row]), float(amounts(state)[row])
     asked = {"recording": state.recording.folder.name, "episode": state.number, "step": state.step - lag}
-    address = html.escape("?" + urlencode({**view.words, **asked}, safe=",:/"))
+    address = html.escape(view.here(asked))
     when = f'<a href="{address}">{counted(lag, "step")} earlier</a>' if lag else "now"
     path = HOW[PATHS[int(np.abs(explanation.by_path[row]).argmax())]]
     unit = UNITS[state.target_word.partition(":")[0]]

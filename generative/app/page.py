@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from matplotlib.figure import Figure
 
-from generative.app.catalog import RECORDINGS_DIR, SMALL, find_recordings, first_episode, first_step, num_steps_of
-from generative.app.figures_of_future import plot_future
-from generative.app.figures_of_step import plot_now
+from generative.app.catalog import RECORDINGS_DIR, find_recordings, first_episode, first_step, num_steps_of
+from generative.app.figures import plot_future, plot_now
 from generative.app.state import OWN, RECORDED, Choices, PageState
 from generative.figures.attribution import plot_strip
 from generative.recordings.format import Recording, find_policy, open_recording
@@ -20,7 +18,7 @@ from mop.apps.elements import View
 from mop.apps.flags import SavingSettings
 from mop.apps.template import Page, PageFigure, chosen
 from mop.artifacts.run_paths import CACHE_DIR
-from mop.common.cli import as_flags, parse, setting
+from mop.common.cli import as_flags, setting
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting.style import counted
@@ -28,9 +26,7 @@ from mop.plotting.style import counted
 APP = "simulator_viz.py"
 ACTIONS = {"as recorded": RECORDED, "the policy's own": OWN}
 NUM_WORLDS = 50  # of the microscope
-ABOUT = f"""Why a policy did what it did at a step of a recorded episode, and what a learned simulator shows from there.
-`marimo run {APP} -- --data_dir {RECORDINGS_DIR}/{SMALL["name"]}` opens the app; as a script, it saves its figures to
-plots/generative/<recording>/ and prints their paths."""
+ABOUT = "Why a policy did what it did at a step of a recorded episode, and what a learned simulator shows from there."
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -99,7 +95,7 @@ def link_to_step(state: PageState, view: View) -> Callable[[Mapping], str]:
         if "lpc" not in values or values["step"] >= num_steps_of(state.episode):
             return ""
         place = {"recording": state.recording.folder.name, "episode": state.number, "step": values["step"]}
-        return "?" + urlencode({**view.words, **place}, safe=",:/")
+        return view.here(place)
 
     return address
 
@@ -129,12 +125,6 @@ class Settings(SavingSettings, Choices):
         return Choices(
             **dict[str, Any]({field.name: getattr(self, field.name) for field in fields(Choices)}, episode=k, step=step)
         )
-
-
-def parse_settings() -> Settings:
-    """The flags of this process; a "--" in front of them is left out."""
-    words = sys.argv[1:]
-    return parse(Settings, ABOUT, words[1:] if words[:1] == ["--"] else words)
 
 
 def state_of(settings: Settings) -> PageState:
@@ -177,9 +167,8 @@ def page_of(settings: Settings, state: PageState) -> Page:
     return Page(APP, words, place, figures, describe, settings.plots_dir)
 
 
-def save_as_script() -> None:
+def save_as_script(settings: Settings) -> None:
     """Save all figures of a step, or those that --only names."""
-    settings = parse_settings()
     state = state_of(settings)
     page = page_of(settings, state)
     names = chosen(page.figures.values(), settings.only)

@@ -8,7 +8,7 @@ import numpy as np
 from minigrid.core.actions import Actions
 
 from generative.app.catalog import num_steps_of
-from generative.app.figures_of_future import Agreement, Rows, Sizes, compare
+from generative.app.figures import Agreement, Rows, Sizes, compare
 from generative.figures.film import Span
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlencode
 
 import marimo as mo
 import numpy as np
@@ -14,25 +14,8 @@ from lmc_rl.analysis.barrier import CONNECTED
 from lmc_rl.analysis.figures import plot_lines, plot_parts
 from lmc_rl.analysis.report import percent, table_of
 from lmc_rl.analysis.results import Experiment, LineResult, by_group, pooled_groups, pooled_lines
+from lmc_rl.app import figures as views
 from lmc_rl.app.catalog import ALL, EVERY, ShownExperiment, find_experiments, load_shown
-from lmc_rl.app.figures import (
-    LOSS,
-    NATS,
-    NOT_MEASURED,
-    POINTS,
-    SHARE,
-    SHARE_OF_LOSS,
-    Curve,
-    Mark,
-    Unit,
-    curves_of,
-    looks,
-    lost_texts,
-    marker,
-    plot_episodes,
-    plot_measures,
-    plot_training,
-)
 from lmc_rl.app.pooled_figures import plot_curves, plot_lost, plot_paths
 from lmc_rl.config import names_of
 from mop.apps.elements import View, choice_dropdown, several_dropdown, table
@@ -65,23 +48,23 @@ class Several(NamedTuple):
 
     name: str  # of the file
     title: str
-    unit: Unit | None = None  # of what is lost on lines, against the fork point
+    unit: views.Unit | None = None  # of what is lost on lines, against the fork point
     estimate: str = "barrier"
     is_of_groups: bool = False  # a panel for each group, whose seeds are always pooled
 
 
 _SEVERAL = {  # main measure of the runs -> what is drawn of several
     "return": (
-        Several("barrier", "chord barrier B", SHARE),
-        Several("instability", "instability I", SHARE, "instability"),
+        Several("barrier", "chord barrier B", views.SHARE),
+        Several("instability", "instability I", views.SHARE, "instability"),
         Several("paths", "return along the path"),
         Several("curves", "learning curves"),
     ),
     "cross_entropy": (
-        Several("barrier", "barrier B, nats", NATS),
-        Several("instability", "instability I, nats", NATS, "instability"),
-        Several("share", "barrier B, % of what was learned", SHARE_OF_LOSS),
-        Several("success", "barrier of success, points", POINTS),
+        Several("barrier", "barrier B, nats", views.NATS),
+        Several("instability", "instability I, nats", views.NATS, "instability"),
+        Several("share", "barrier B, % of what was learned", views.SHARE_OF_LOSS),
+        Several("success", "barrier of success, points", views.POINTS),
         Several("parts", "rise by the part that moves", is_of_groups=True),
         Several("paths", "cross-entropy along the path"),
         Several("curves", "learning curves"),
@@ -141,11 +124,6 @@ class Choices:
         """The name of files of the chosen path."""
         return (f"fork_{self.path}" if self.path.isdigit() else self.path) + self.suffix
 
-    @property
-    def path_title(self) -> str:
-        """The chosen path in words."""
-        return path_name(self.line)
-
     def part_words(self, part: str) -> str:
         """What moves, in words."""
         return next((called for called, word in part_names(self.shown).items() if word == part), "")
@@ -194,19 +172,14 @@ def choose(
     return Choices(results_dir, shown, path, several, _choose(shown, "part", part, shown.parts))
 
 
-def default_runs(found: Mapping[str, str], word: str) -> list[str]:
-    """The words of the runs that are shown with one at first: those next to it, below the same environment."""
-    root = word.split("/")[:-2]
-    others = [other for other in found.values() if other.split("/")[:-2] == root and other != word]
-    return [word, *others][:_MAX_CURVES]
-
-
 def choose_runs(found: Mapping[str, str], asked: Sequence[str] | None, word: str) -> list[str]:
-    """The words of several runs: those that are asked for, else `default_runs`."""
+    """The words of several runs: those that are asked for, else one and those next to it, of the same environment."""
     for other in asked or ():
         if other not in found.values():
             raise InputError(f"there is no experiment {other}; there are {', '.join(found.values())}")
-    return list(asked) if asked else default_runs(found, word)
+    root = word.split("/")[:-2]
+    others = [other for other in found.values() if other.split("/")[:-2] == root and other != word]
+    return list(asked or [word, *others][:_MAX_CURVES])
 
 
 def load_several(
@@ -228,7 +201,7 @@ def load_several(
 
 def line_controls(shown: ShownExperiment, first: "Choices", view: View):
     """Dropdowns of a curve of the training, of a path and, for an imitation run, of the part that moves."""
-    curves = {curve.replace("_", " "): curve for curve in curves_of(shown.log)} or {"none": ""}
+    curves = {curve.replace("_", " "): curve for curve in views.curves_of(shown.log)} or {"none": ""}
     controls = {
         "curve": choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve"),
         "fork": choice_dropdown(view, "fork", path_names(shown) or {"none yet": ""}, first.path, "Path"),
@@ -243,7 +216,7 @@ def several_controls(found: Mapping[str, str], shown: ShownExperiment, view: Vie
     kinds = {several.title: name for name, several in several_of(shown).items()}
     return mo.ui.dictionary(
         {
-            "runs": several_dropdown(view, "runs", found, default_runs(found, shown.word), "Runs"),
+            "runs": several_dropdown(view, "runs", found, choose_runs(found, None, shown.word), "Runs"),
             "show": choice_dropdown(view, "show", kinds, "barrier", "Show"),
             "seeds": choice_dropdown(view, "seeds", SEEDS, POOLED, "Seeds"),
         }
@@ -254,10 +227,10 @@ def link_to_fork(view: View) -> Callable[[Mapping], str]:
     """For `show_figure`: from a fork point in a figure to its path; what else the address says stays."""
 
     def address(values: Mapping) -> str:
-        if "fork" not in values or values["verdict"] == NOT_MEASURED:
+        if "fork" not in values or values["verdict"] == views.NOT_MEASURED:
             return ""
         run = {"run": values["run"]} if values.get("run") else {}
-        return "?" + urlencode({**view.words, **run, "fork": str(values["fork"])}, safe="/,")
+        return view.here({**run, "fork": values["fork"]})
 
     return address
 
@@ -285,19 +258,15 @@ def facts(shown: ShownExperiment) -> list[tuple[str, str, str]]:
     found.append(("connected from", _connected_from(shown.marks), "and at every later fork point"))
     for kind in ("independent", "self"):
         if kind in paths:
-            share = percent(SHARE.of(paths[kind].main))
+            share = percent(views.SHARE.of(paths[kind].main))
             found.append((f"B, {kind}, %", share, f"control: {paths[kind].main.verdict}"))
     return found
 
 
-def _connected_from(marks: Sequence[Mark]) -> str:
+def _connected_from(marks: Sequence[views.Mark]) -> str:
     """The earliest fork point from which on every path is connected."""
-    first = None
-    for mark in reversed(marks):
-        if mark.verdict != CONNECTED:
-            break
-        first = mark
-    return "no fork point" if first is None else f"{first.fraction:.0%}"
+    connected = [*takewhile(lambda mark: mark.verdict == CONNECTED, reversed(marks))]
+    return f"{connected[-1].fraction:.0%}" if connected else "no fork point"
 
 
 def explained() -> mo.Html:
@@ -314,31 +283,31 @@ def as_table(choices: Choices):
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def curves_of_groups(choices: Choices, seeds: str, unit: Unit | None = None) -> list[Curve]:
+def curves_of_groups(choices: Choices, seeds: str, unit: views.Unit | None = None) -> list[views.Curve]:
     """The curves of a figure of several runs: one for each group that differs in its seeds alone, or for each run.
 
     unit: of what is lost; None: the share of what was learned. Runs of a group have its hue, and a marker each.
     """
-    shown_in = unit or (SHARE if choices.shown.is_rl else SHARE_OF_LOSS)
+    shown_in = unit or (views.SHARE if choices.shown.is_rl else views.SHARE_OF_LOSS)
     shown_of = {id(other.experiment): other for other in choices.several}
     groups = by_group(choices.measured)
     if not groups:
         raise InputError("choose at least one run with an evaluated path")
 
-    def curve(label: str, hue: str, sign: str, members: Sequence[Experiment], run: str = "") -> Curve:
+    def curve(label: str, hue: str, sign: str, members: Sequence[Experiment], run: str = "") -> views.Curve:
         points = [point.of(shown_in.measure, shown_in.is_share) for point in pooled_lines(members, [choices.moving])]
         logs = [shown_of[id(member)].log for member in members]
-        return Curve(label, hue, sign, [point for point in points if point.is_known], logs, run)
+        return views.Curve(label, hue, sign, [point for point in points if point.is_known], logs, run)
 
     names = names_of([members[0].config for members in groups])
     curves = []
-    for name, members, (hue, of_group) in zip(names, groups, looks(len(groups)), strict=True):
+    for name, members, (hue, of_group) in zip(names, groups, views.looks(len(groups)), strict=True):
         if seeds == POOLED:
             curves.append(curve(f"{name}, {counted(len(members), 'seed')}", hue, of_group, members))
             continue
         for number, member in enumerate(members):
             label, word = f"{name}, seed {member.config.drawn_seed}", shown_of[id(member)].word
-            curves.append(curve(label, hue, marker(number), [member], word))
+            curves.append(curve(label, hue, views.marker(number), [member], word))
     if len(curves) > _MAX_CURVES:
         raise InputError(f"{len(curves)} lines cannot be told apart: choose at most {_MAX_CURVES} runs, or pool them")
     return curves
@@ -347,7 +316,7 @@ def curves_of_groups(choices: Choices, seeds: str, unit: Unit | None = None) -> 
 def figures_of(choices: Choices) -> list[PageFigure]:
     """Every figure of the chosen run and of several."""
     shown, figures = choices.shown, []
-    for curve in curves_of(shown.log):
+    for curve in views.curves_of(shown.log):
         about = f"The {curve.replace('_', ' ')} of the run over its training, with its fork points"
         figures.append(PageFigure(f"training_{curve}", about, partial(draw_training, choices, curve)))
     for word, line in shown.paths.items():
@@ -374,25 +343,28 @@ def draw_training(choices: Choices, curve: str):
     if not shown.log:
         raise InputError(f"{shown.title} has no training log yet")
     fork = int(choices.path) if choices.path.isdigit() else None
-    return plot_training(shown.log, shown.marks, shown.children_of(choices.path), curve, fork, shown.title)
+    return views.plot_training(shown.log, shown.marks, shown.children_of(choices.path), curve, fork, shown.title)
 
 
 def draw_path(choices: Choices):
     """`plot_episodes` of the chosen path, of an imitation run `plot_lines`."""
-    title = f"{choices.shown.title}, {choices.path_title}"
+    title = f"{choices.shown.title}, {path_name(choices.line)}"
     if choices.shown.is_rl:
-        return plot_episodes(choices.line, title)
+        return views.plot_episodes(choices.line, title)
     lines = choices.shown.lines_of(choices.path, choices.part)
     if len(lines) > 1:
         return plot_lines(lines, title)
     (line,) = lines
-    lost = [f"{line.verdict_of(name)}: {text}" if line.has_verdict else text for name, text in lost_texts(line).items()]
+    lost = [
+        f"{line.verdict_of(name)}: {text}" if line.has_verdict else text
+        for name, text in views.lost_texts(line).items()
+    ]
     return plot_lines(lines, f"{title}, {choices.part_words(choices.part)}, {'; '.join(lost)}")
 
 
 def draw_measures(choices: Choices):
     """`plot_measures` of the chosen path."""
-    return plot_measures(choices.line, f"{choices.shown.title}, {choices.path_title}")
+    return views.plot_measures(choices.line, f"{choices.shown.title}, {path_name(choices.line)}")
 
 
 def draw_several(choices: Choices, figure: str, seeds: str):
@@ -402,14 +374,14 @@ def draw_several(choices: Choices, figure: str, seeds: str):
         return _draw_parts(choices)
     curves = curves_of_groups(choices, seeds, several.unit)
     if figure == "curves":
-        return plot_curves(curves, "eval_return" if is_rl else LOSS)
+        return plot_curves(curves, "eval_return" if is_rl else views.LOSS)
     if figure == "paths":
         what = "return" if is_rl else "cross-entropy below chance"
-        return plot_paths(curves, choices.line, choices.path_title, what)
+        return plot_paths(curves, choices.line, path_name(choices.line), what)
     moving = "" if is_rl else choices.part_words(choices.moving)
     if not any(curve.points for curve in curves):
         raise InputError(f"no line on which {moving} moves was played in worlds; see --played_parts of run_mop")
-    return plot_lost(curves, several.unit or SHARE, several.estimate, moving)
+    return plot_lost(curves, several.unit or views.SHARE, several.estimate, moving)
 
 
 def _draw_parts(choices: Choices):

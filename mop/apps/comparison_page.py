@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.groups import GROUPINGS, get_available_analyses
@@ -55,7 +56,7 @@ ALL = "all"  # the word for no filter
 
 @dataclass(frozen=True)
 class Settings(CacheSettings):
-    """The flags of the app across runs."""
+    """What is shown across runs, in the words of the flags and of the address."""
 
     results_path: tuple[str, ...] = setting(RESULTS_PATHS, "tables beside the cached results", metavar="CSV")
     worlds: str | None = setting(None, "of the results, as EPISODES:EVAL_SEED, or all (default: the most frequent)")
@@ -122,24 +123,41 @@ def worlds_name(word: str) -> str:
     return f"{int(num_episodes):,} worlds from eval_seed {eval_seed}"
 
 
-@dataclass(frozen=True)
-class Filters:
-    """Which results are shown."""
+def complete(args: Settings, table: "pd.DataFrame") -> Settings:
+    """The settings with the most frequent worlds and penalty where they name none."""
+    worlds = common_worlds(table)
+    if args.worlds not in (None, ALL, *worlds):
+        raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")
+    _bounds(args.env_steps)
+    penalty = args.lpc_alpha or next(iter(penalties(table)), ALL)
+    if penalty != ALL:
+        _number(penalty, "--lpc_alpha", f"a number, or {ALL}")
+    return replace(args, worlds=args.worlds or worlds[0], lpc_alpha=penalty)
 
-    worlds: str = ALL  # a word of `worlds_of`
-    env_steps: tuple[float, float] | None = None  # least and most steps of training; None: any, also where not known
-    lpc_alpha: float | None = None  # of mixtures; None: any
 
-    def apply(self, table: "pd.DataFrame") -> "pd.DataFrame":
-        """The rows that are shown."""
-        is_shown = worlds_of(table).eq(self.worlds) | (self.worlds == ALL)
-        if self.env_steps is not None:
-            is_shown &= table["env_steps"].astype(float).between(*self.env_steps)
-        if self.lpc_alpha is not None:
-            is_shown &= (table["policy"] == "gru") | (table["lpc_alpha"].astype(float) == self.lpc_alpha)
-        if not is_shown.any():
-            raise InputError("no result fits the filters: choose other worlds, or another length of training")
-        return table[is_shown]
+def filtered(args: Settings, table: "pd.DataFrame", of_any_alpha: bool = False) -> "pd.DataFrame":
+    """The rows that completed settings let through; of_any_alpha: whatever their penalty."""
+    is_shown = worlds_of(table).eq(args.worlds) | (args.worlds == ALL)
+    if args.env_steps is not None:
+        is_shown &= table["env_steps"].astype(float).between(*_bounds(args.env_steps))
+    if not of_any_alpha and args.lpc_alpha != ALL:
+        is_asked = np.isclose(table["lpc_alpha"].astype(float), float(args.lpc_alpha or 0), rtol=1e-5, atol=0)
+        is_shown &= table["policy"].eq("gru") | is_asked
+    if not is_shown.any():
+        raise InputError("no result fits the filters: choose other worlds, or another length of training")
+    return table[is_shown]
+
+
+def _bounds(env_steps: str | None) -> list[float]:
+    low, _, high = (env_steps or "0:inf").partition(":")
+    return [_number(bound, "--env_steps", "two numbers, such as 0:200000") for bound in (low, high)]
+
+
+def _number(text: str, flag: str, form: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
 
 
 def common_worlds(table: "pd.DataFrame") -> list[str]:
@@ -152,9 +170,10 @@ def training_lengths(table: "pd.DataFrame") -> list[int]:
     return sorted({int(steps) for steps in table["env_steps"].dropna()})
 
 
-def penalties(table: "pd.DataFrame") -> list[float]:
-    """The lpc_alpha of mixtures, the most frequent first."""
-    return table[table["policy"] == "mop"]["lpc_alpha"].dropna().astype(float).value_counts().index.tolist()
+def penalties(table: "pd.DataFrame") -> list[str]:
+    """The lpc_alpha of mixtures as words, the most frequent first."""
+    alphas = table[table["policy"] == "mop"]["lpc_alpha"].dropna().astype(float)
+    return alphas.value_counts().index.map("{:g}".format).tolist()
 
 
 def result_notes(table: "pd.DataFrame") -> list[str]:
@@ -316,82 +335,65 @@ def _basis(pair: Pair, measure) -> str:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What is shown, in words that flags of this app have."""
+def page_of(args: Settings, table: "pd.DataFrame", compared: Sequence[Run] | None = None) -> Page:
+    """The figures across runs.
 
-    filters: Filters = Filters()
-    policy: str = ALL
-    left: Run | None = None
-    right: Run | None = None
-    analysis: str = "overall"
-    measure: str | None = None  # of the difference; None: the first that suits
-    compared: tuple[Run, ...] | None = None  # side by side; None: the first ones
+    args: completed; table: of `load_table`; compared: runs side by side, by default the first.
+    """
+    names = ("worlds", "lpc_alpha", "env_steps", "policy", "left", "right", "analysis", "map")
+    usual = {"analysis": "overall", "map": ALL_MEASURES, "cache_dir": CACHE_DIR}
+    words = {name: getattr(args, name) for name in (*names, "results_path", "cache_dir")}
+    flags = as_flags({name: word for name, word in words.items() if word != usual.get(name)})
 
-    @property
-    def flags(self) -> list[str]:
-        """The flags that choose the same again."""
-        alpha, steps = self.filters.lpc_alpha, self.filters.env_steps
-        words: dict[str, str | None] = {"worlds": self.filters.worlds}
-        words |= {"lpc_alpha": ALL if alpha is None else f"{alpha:g}"}
-        words |= {"env_steps": None if steps is None else f"{steps[0]}:{steps[1]}", "policy": self.policy}
-        words |= {"left": None if self.left is None else word_of(self.left)}
-        words |= {"right": None if self.right is None else word_of(self.right)}
-        words |= {"analysis": None if self.analysis == "overall" else self.analysis}
-        return as_flags(words | {"map": None if self.measure == ALL_MEASURES else self.measure})
+    def describe(name: str) -> list[str]:
+        if name == "difference":
+            cached = {word_of(run): run for run in _cached(args).values()}
+            sides = {"Left": args.left, "Right": args.right}
+            return [f"{side}: {cached[word].name}." for side, word in sides.items() if word in cached]
+        return [] if name == "routing_side_by_side" else [f"Results: {worlds_name(args.worlds or ALL)}."]
+
+    figures, folder = _figures(args, table, compared), args.plots_dir
+    return Page("cross_task_viz.py", flags, folder, figures, describe, folder)
 
 
-def page_of(args: Settings, choices: Choices, table: "pd.DataFrame") -> Page:
-    """The figures across runs; table: of `load_table`."""
-    places = {"cache_dir": None if args.cache_dir == CACHE_DIR else args.cache_dir}
-    words = [*choices.flags, *as_flags({"results_path": args.results_path} | places)]
-    results = [f"Results: {worlds_name(choices.filters.worlds)}."]
-    pair = [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
-    lines = {"difference": pair, "routing_side_by_side": []}
-    figures, folder = _figures(args, choices, table), args.plots_dir
-    return Page("cross_task_viz.py", words, folder, figures, lambda name: lines.get(name, results), folder)
-
-
-def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[PageFigure]:
-    of_tasks = choices.filters.apply(table)
-    shown = replace(choices.filters, lpc_alpha=None).apply(table)
-    policy = None if choices.policy == ALL else choices.policy
-    alpha, figures = choices.filters.lpc_alpha, []
-    of_alpha = "" if alpha is None else f", of mixtures with lpc_alpha {alpha:g}"
+def _figures(args: Settings, table: "pd.DataFrame", compared: Sequence[Run] | None) -> list[PageFigure]:
+    of_tasks, shown = filtered(args, table), filtered(args, table, of_any_alpha=True)
+    of_alpha = "" if args.lpc_alpha == ALL else f", of mixtures with lpc_alpha {args.lpc_alpha}"
+    names = "; ".join(run.name for run in compared or ()) or "several runs"
+    policy = None if args.policy == ALL else args.policy
+    figures = []
     for name, measure in MEASURES.items():
         about = f"{name.capitalize()} by task{of_alpha}{', with 95 % intervals' if measure.low else ''}"
         figures.append(PageFigure(tasks_name(name), about, partial(plot_tasks, of_tasks, name)))
-    for measure in TRADEOFFS:
-        for color in COLORS:
-            about = f"{measure.capitalize()} against mean LPC, 95 % intervals, by {color}; grey: the best for each cost"
-            draw = partial(plot_tradeoff, shown, color, policy, measure)
-            figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
-    names = "; ".join(run.name for run in choices.compared or ()) or "several runs"
+    for measure, color in itertools.product(TRADEOFFS, COLORS):
+        about = f"{measure.capitalize()} against mean LPC, 95 % intervals, by {color}; grey: the best for each cost"
+        draw = partial(plot_tradeoff, shown, color, policy, measure)
+        figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
     about = f"The dominant experts and the mean LPC of {names}"
-    figures.append(PageFigure("routing_side_by_side", about, partial(plot_comparison, args, choices), fits_width=True))
+    figures.append(PageFigure("routing_side_by_side", about, partial(plot_comparison, args, compared), True))
     about = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
-    figures.append(PageFigure("difference", about, partial(_difference, args, choices), fits_width=True))
-    return figures
+    return [*figures, PageFigure("difference", about, partial(_plot_difference, args), True)]
 
 
-def plot_comparison(args: Settings, choices: Choices, width_in: float | None = None) -> Figure:
-    """The routing of some cached runs side by side."""
-    runs = choices.compared
-    if runs is None:
-        runs = [*find_cached_runs(args.checkpoint_dir, args.cache_dir).values()][:NUM_COMPARED]
+def plot_comparison(args: Settings, compared: Sequence[Run] | None = None, width_in: float | None = None) -> Figure:
+    """The routing of some cached runs side by side, by default of the first."""
+    runs = [*_cached(args).values()][:NUM_COMPARED] if compared is None else compared
     caches = [load_routing(run) for run in runs]
     named = {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}
     return plot_routing_side_by_side(named, width_in=width_in)
 
 
-def _difference(args: Settings, choices: Choices, width_in: float | None) -> Figure:
+def _plot_difference(args: Settings, width_in: float | None) -> Figure:
     """Two runs and their difference, under their names."""
-    cached = find_cached_runs(args.checkpoint_dir, args.cache_dir)
-    words = [None if run is None else word_of(run) for run in (choices.left, choices.right)]
-    left, right = map(load_routing, choose_pair(cached, *words))
-    measure = choices.measure or measures_of(left, right, choices.analysis)[0]
-    names = short_name(left), short_name(right)
-    return plot_difference(left, right, names, choices.analysis, measure, width_in=width_in)
+    left, right = map(load_routing, choose_pair(_cached(args), args.left, args.right))
+    measure = args.map or measures_of(left, right, args.analysis)[0]
+    return plot_difference(
+        left, right, (short_name(left), short_name(right)), args.analysis, measure, width_in=width_in
+    )
+
+
+def _cached(args: Settings) -> dict[str, Run]:
+    return find_cached_runs(args.checkpoint_dir, args.cache_dir)
 
 
 def tasks_name(measure: str) -> str:
@@ -404,39 +406,16 @@ def tradeoff_name(measure: str, color_by: str) -> str:
     return f"{measure}_against_lpc_by_{color_by}"
 
 
-def filters_of(args: Settings, table: "pd.DataFrame") -> Filters:
-    """The filters of the flags, by default the most frequent worlds and penalty."""
-    worlds, alphas = common_worlds(table), penalties(table)
-    if args.worlds not in (None, ALL, *worlds):
-        raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")
-    alpha = next(iter(alphas), None)
-    if args.lpc_alpha is not None:
-        alpha = None if args.lpc_alpha == ALL else _number(args.lpc_alpha, "--lpc_alpha")
-    steps = None
-    if args.env_steps is not None:
-        low, _, high = args.env_steps.partition(":")
-        steps = (int(_number(low, "--env_steps")), int(_number(high, "--env_steps")))
-    return Filters(args.worlds or worlds[0], steps, alpha)
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        form = "two numbers, such as 0:200000" if flag == "--env_steps" else f"a number, or {ALL}"
-        raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
-
-
 def save_as_script(args: Settings) -> None:
     """Save the figures of the flags."""
     table, problems = load_table(args.cache_dir, args.results_path)
-    choices = Choices(filters_of(args, table), args.policy, None, None, args.analysis, args.map)
-    problems += result_notes(choices.filters.apply(table))
+    args = complete(args, table)
+    problems += result_notes(filtered(args, table))
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     with nullcontext() if args.left or args.right else suppress(InputError):  # the figures of runs say what is missing
-        left, right = choose_pair(find_cached_runs(args.checkpoint_dir, args.cache_dir), args.left, args.right)
-        choices = replace(choices, left=left, right=right)
-    page_of(args, choices, table).save_as_script(args)
+        left, right = map(word_of, choose_pair(_cached(args), args.left, args.right))
+        args = replace(args, left=left, right=right)
+    page_of(args, table).save_as_script(args)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

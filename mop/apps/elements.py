@@ -8,36 +8,21 @@ import html
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, TypeVar, cast
 from urllib.parse import urlencode
 
 import marimo as mo
 from matplotlib.figure import Figure
 
-from mop.apps.flags import ALL_STEPS, FORMATS, RunSettings
-from mop.apps.runs import (
-    FINAL,
-    Run,
-    Runs,
-    choose_run,
-    describe_metrics,
-    evaluate_now,
-    find_runs,
-    label_of,
-    last_cached,
-    load_routing,
-    no_cache,
-    other_checkpoint,
-)
+from mop.apps.flags import FORMATS
 from mop.apps.template import WIDTHS_IN, Export, Page
-from mop.artifacts.routing_cache import RoutingData
-from mop.common.errors import InputError
-from mop.common.values import MAX_ENVS, MAX_EPISODES
+from mop.common.cli import parse
+from mop.common.errors import InputError, run_script
 from mop.microscope.glossary import read_glossary
 from mop.plotting.hover import Box, boxes_of
 
+T = TypeVar("T")
 Kind = Literal["neutral", "warn", "success", "info", "danger"]  # of a callout
-MAX_MIN_STEPS = 1000
 PAGES = {
     "routing": "Where a policy uses its experts",
     "logit": "What it does",
@@ -68,8 +53,7 @@ class View:
 
         Of the latter case, `absent` tells from then on.
         """
-        word = self._word(name)
-        self._absent.pop(name, None)
+        word = self._asked(name)
         if word is None or word in options:
             return default if word is None else word
         self._absent[name] = f"there is no {name} {word!r:.60} here: shown is {default!r:.60}"
@@ -77,8 +61,7 @@ class View:
 
     def pick_number(self, name: str, low: int, high: int, default: int) -> int:
         """The same for an integer from low to high."""
-        word = self._word(name)
-        self._absent.pop(name, None)
+        word = self._asked(name)
         if word is None:
             return default
         if word.isascii() and word.isdigit() and len(word) < 19 and low <= int(word) <= high:
@@ -88,8 +71,7 @@ class View:
 
     def pick_several(self, name: str, options: Collection[str], default: Sequence[str]) -> list[str]:
         """The words that are chosen, joined by commas in the address; those that are no options are left out."""
-        word = self._word(name)
-        self._absent.pop(name, None)
+        word = self._asked(name)
         if word is None:
             return list(default)
         words = word.split(",")
@@ -126,16 +108,29 @@ class View:
 
     def link(self, app: str, **words: str) -> str:
         """The address of another page of the server with some choices; "" where it has this page alone."""
-        return "?" + urlencode({"file": app, **words}, safe="/,") if "file" in self.words else ""
+        return _address({"file": app, **words}) if "file" in self.words else ""
+
+    def here(self, changes: Mapping[str, object]) -> str:
+        """The address of this page with other choices, None of one that is taken out."""
+        return _address({**self.words, **changes})
 
     @property
     def absent(self) -> list[str]:
         """A line for each choice of the address that is not to be had here."""
         return list(self._absent.values())
 
+    def _asked(self, name: str) -> str | None:
+        """The word of a choice, of which is to be seen whether it is to be had here."""
+        self._absent.pop(name, None)
+        return self._word(name)
+
     def _word(self, name: str) -> str | None:
         value = self._params.get(name)
         return value[-1] if isinstance(value, list) and value else value or None
+
+
+def _address(words: Mapping[str, object]) -> str:
+    return "?" + urlencode({name: word for name, word in words.items() if word is not None}, safe="/,:")
 
 
 def problem(error: Exception | str, kind: Kind = "danger") -> mo.Html:
@@ -154,6 +149,21 @@ def as_html(message: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(message))
 
 
+def start(script: str, settings: type[T], about: str, plots: str, save: Callable[[T], None]) -> T:
+    """The flags of an app; as a script, it saves its figures instead, below the folder `plots`, and ends."""
+
+    def given() -> T:
+        opens = f"`marimo run {script}` opens the app (flags go behind a --)"
+        return parse(settings, f"{about} {opens}; as a script, it saves its figures to {plots} and prints their paths.")
+
+    if mo.app_meta().mode == "script":
+        run_script(lambda: save(given()))
+    try:
+        return given()
+    except InputError as error:
+        stop(error)
+
+
 def open_view() -> View:
     """What the address of this page asks for."""
     give_memory_back()
@@ -167,98 +177,13 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def choose_from_runs(read_flags: Callable[[], RunSettings], refresh) -> tuple:
-    """The flags, the view, the runs on this machine, and their dropdown; the cell stops at the reason if there is none.
+def number_slider(view: View, name: str, low: int, high: int, default: int, label: str, most: int = 0, **more: Any):
+    """A slider from low to high, or to its value if that is more; it only counts once it is let go.
 
-    refresh: the button that looks again, which is shown beside the reason.
+    most: that the address may ask for, if that is more than `high`.
     """
-    try:
-        args = read_flags()
-        view = open_view()
-        found = find_runs(args.checkpoint_dir, args.cache_dir)
-        return args, view, found, run_dropdown(found, view, args)
-    except InputError as error:
-        stop(error, "danger", refresh)
-
-
-def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
-    """A dropdown of the runs, with the run of the address, else the one that the flags ask for."""
-    labels = {label_of(runs): folder for folder, runs in found_runs.items()}
-    first = choose_run(found_runs, args).folder
-    chosen = view.pick("run", found_runs, first)
-    if not view.absent:
-        view.put("run", chosen, None)  # a link is to show this run when there are others too
-    label = next(label for label, folder in labels.items() if folder == chosen)
-    keep = view.keep("run", None, ["update"])
-    return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, searchable=True, on_change=keep)
-
-
-def run_controls(runs: Sequence[Run], view: View, args: RunSettings):
-    """A slider over the checkpoints of a run, a checkbox for its cache, and sliders of a fresh evaluation."""
-    words = [run.word for run in runs]
-    asked = FINAL if args.update is None else str(args.update)
-    default = asked if args.update is not None and asked in words else last_cached(runs).word
-    usual = "no" if args.fresh else "yes"
-    return mo.ui.dictionary(
-        {
-            "update": mo.ui.slider(
-                0,
-                max(len(runs) - 1, 1),
-                value=words.index(view.pick("update", words, default)),
-                label="Training",
-                debounce=True,
-                on_change=lambda number: view.put("update", words[min(int(number or 0), len(words) - 1)], None),
-            ),
-            "cached": mo.ui.checkbox(
-                view.pick("cached", ("yes", "no"), usual) == "yes",
-                label="Use cached routing data",
-                on_change=lambda value: view.put("cached", "yes" if value else "no", usual),
-            ),
-            "episodes": _count_slider(view, "episodes", "Episodes", args.num_episodes, 1000, MAX_EPISODES),
-            "environments": _count_slider(view, "environments", "Environments", args.num_envs, 128, MAX_ENVS),
-        }
-    )
-
-
-def _count_slider(view: View, name: str, label: str, default: int, stop: int, most: int):
-    """A slider from 1 to `stop`, or to its value if that is more; it only counts once it is let go."""
-    value = view.pick_number(name, 1, most, default)
-    keep = view.keep(name, default)
-    return mo.ui.slider(
-        1, max(stop, value), value=value, label=label, debounce=True, include_input=True, on_change=keep
-    )
-
-
-def chosen_run(runs: Sequence[Run], controls) -> Run:
-    """The checkpoint of a run at which its slider stands."""
-    return runs[min(controls.value["update"], len(runs) - 1)]
-
-
-def controls_row(runs: Sequence[Run], dropdown, controls, refresh) -> mo.Html:
-    """The controls of a run: the slider only of several checkpoints, those of an evaluation if there will be one."""
-    run, shown = chosen_run(runs, controls), []
-    if len(runs) > 1:
-        update, number = run.about.get("update"), runs.index(run) + 1
-        place = "final" if update is None else f"update {update}"
-        text = mo.md(f"**{place}** ({number} of {len(runs)})")
-        shown = [mo.hstack([controls["update"], text], justify="start")]
-    is_fresh = not (controls.value["cached"] and run.has_cache)
-    names = ("cached", "episodes", "environments") if is_fresh else ("cached",)
-    return in_a_row(dropdown, *shown, *(controls[name] for name in names), refresh)
-
-
-def steps_dropdown(selections: Mapping[str, int], view: View, args: RunSettings):
-    """A dropdown of parts of the steps, by how many each has, for all figures of a page."""
-    options = {f"{name} ({count:,})": name for name, count in selections.items()}
-    default = args.steps if args.steps in selections else ALL_STEPS
-    return choice_dropdown(view, "steps", options, default, "Steps")
-
-
-def min_steps_control(view: View, args: RunSettings):
-    """The least number of steps in a cell of a map."""
-    first = view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
-    keep = view.keep("min_steps", args.min_steps)
-    return mo.ui.number(1, MAX_MIN_STEPS, 1, first, debounce=True, label="Least steps in a cell", on_change=keep)
+    value, keep = view.pick_number(name, low, max(high, most), default), view.keep(name, default)
+    return mo.ui.slider(low, max(high, value), value=value, label=label, debounce=True, on_change=keep, **more)
 
 
 def choice_dropdown(
@@ -268,6 +193,7 @@ def choice_dropdown(
     default: str,
     label: str,
     keep: Callable | None = None,
+    **more: Any,
 ):
     """A dropdown of words, by what they are called where that differs, with the word of the address, else the default.
 
@@ -276,9 +202,8 @@ def choice_dropdown(
     words = dict(options) if isinstance(options, Mapping) else {word: word for word in options}
     chosen = view.pick(name, set(words.values()), default)
     first = next(called for called, word in words.items() if word == chosen)
-    return mo.ui.dropdown(
-        words, first, label=label, allow_select_none=False, on_change=keep or view.keep(name, default)
-    )
+    keep = keep or view.keep(name, default)
+    return mo.ui.dropdown(words, first, label=label, allow_select_none=False, on_change=keep, **more)
 
 
 def several_dropdown(view: View, name: str, options: Mapping[str, str], default: Sequence[str], label: str):
@@ -295,13 +220,13 @@ def several_dropdown(view: View, name: str, options: Mapping[str, str], default:
     )
 
 
-def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int, int] | None, label: str):
+def range_slider(view: View, name: str, steps: Sequence[int], default: str | None, label: str):
     """A slider over a range of some numbers, ascending, with the range of the address ("100:5000"), else the default,
     else all."""
     ends = list(steps) if len(steps) > 1 else [0, *steps, 1][:2]
     whole = (ends[0], ends[-1])
     known = {f"{low}:{high}": (low, high) for low in ends for high in ends if low <= high}
-    first = f"{whole[0]}:{whole[1]}" if default is None else f"{default[0]}:{default[1]}"
+    first = default or f"{whole[0]}:{whole[1]}"
     low, high = known.get(view.pick(name, known.keys() | {first}, first), whole)
     keep = view.keep(name, first)
     return mo.ui.range_slider(
@@ -314,10 +239,10 @@ def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int
     )
 
 
-def chosen_range(slider) -> tuple[int, int] | None:
-    """The range of a `range_slider`; None if it is all."""
+def chosen_range(slider) -> str | None:
+    """The range of a `range_slider`, "100:5000"; None if it is all."""
     low, high = slider.value
-    return None if (low, high) == (slider.steps[0], slider.steps[-1]) else (int(low), int(high))
+    return None if (low, high) == (slider.steps[0], slider.steps[-1]) else f"{int(low)}:{int(high)}"
 
 
 def tabs(view: View, about: Mapping[str, str]):
@@ -340,42 +265,9 @@ def table(rows: Any, page_size: int = 10, **more: Any):
     return mo.ui.table(rows, page_size=page_size, **look)
 
 
-def load_or_evaluate(run: Run, controls) -> tuple[int | None, RoutingData]:
-    """The routing data that the controls ask for, and the number of episodes evaluated now; None: the cache is shown.
-
-    A fresh evaluation shows a progress bar. The cell stops at the reason where there is no data.
-    """
-    chosen = controls.value
-    try:
-        if chosen["cached"] and run.has_cache:
-            return None, load_routing(run)
-        count = chosen["episodes"]
-        with mo.status.progress_bar(
-            total=count,
-            title=f"Evaluating {run.name}",
-            subtitle="after the bot's own paths; a new installation compiles for a minute first",
-            remove_on_exit=True,
-        ) as bar:
-            return count, evaluate_now(run, count, chosen["environments"], lambda done: bar.update(increment=done))
-    except (InputError, OSError) as error:
-        stop(error)
-
-
-def with_bar(found: Iterator, total: int) -> Iterator:
+def with_bar(found: Iterator, total: int) -> Iterable:
     """A progress bar over the runs that are measured."""
-    with mo.status.progress_bar(total=total, title="Measuring runs", remove_on_exit=True) as bar:
-        for one in found:
-            bar.update()
-            yield one
-
-
-def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
-    """What was measured in a line, below a note if the run has no cache or one of another checkpoint."""
-    note = None if is_fresh else other_checkpoint(run)
-    if not run.has_cache:
-        note = f"{no_cache(run)}. Shown are fresh episodes."
-    notes = [] if note is None else [problem(note, "warn")]
-    return mo.vstack([*notes, in_a_line(describe_metrics(data))])
+    return mo.status.progress_bar(found, total=total, title="Measuring runs", remove_on_exit=True)
 
 
 def in_a_line(numbers: Iterable[tuple[str, str, str]]) -> mo.Html:

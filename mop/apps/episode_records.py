@@ -1,71 +1,76 @@
-"""Single episodes: what happens in one of them, pictures and captions.
+"""Single episodes: what happens in one of them, as captions, pictures and files.
 
 Axis letters: T steps of the episode, L layers, E experts, A actions.
 """
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from mop.analysis.actions import action_probabilities
+from mop.analysis.actions import action_probabilities, find_loop
 from mop.analysis.groups import group_routing_data
+from mop.analysis.routing import EpisodeRouting, select_episode
 from mop.analysis.routing_data import whole_of
 from mop.artifacts.routing_cache import RoutingData
+from mop.artifacts.run_names import run_name
 from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.common.errors import InputError
+from mop.common.files import write_atomic, write_figure
+from mop.plotting.curves import plot_episode_routing
+from mop.plotting.film import Film, film_bytes, layer_strips
 from mop.plotting.style import counted
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class EpisodeSteps:
-    """The states 0 to T of an episode of T actions, as far as captions name them; None: unknown."""
-
-    num_steps: int
-    outcome: str  # "success", "failure", or "" if it is unknown
-    lpc: np.ndarray | None  # (T,) float
-    action: np.ndarray | None  # (T,) int
-    probabilities: np.ndarray | None  # (T, A) float64 of the actions
-    carrying: list[str] | None  # T + 1, or T where the world is not known: what the agent holds, "" for nothing
-    subgoals: list[str] | None = None  # T: the bot's, "open" or "open, instruction 2 of 3"
-
-    def caption(self, t_step: int) -> str:
-        """State `t_step` in words: 0 is the start, T the state after the last action."""
-        if t_step == self.num_steps:
-            return " · ".join(filter(None, [f"after the last action ({counted(t_step, 'step')})", self.outcome]))
-        parts = [f"step {t_step} of {self.num_steps}"]
-        if self.action is not None:
-            chosen = self.action[t_step]
-            share = "" if self.probabilities is None else f" (p = {self.probabilities[t_step, chosen]:.2f})"
-            parts.append(f"next action: {ACTION_NAMES[chosen]}{share}")
-        if self.subgoals is not None:
-            parts.append(f"sub-goal: {self.subgoals[t_step]}")
-        if self.carrying is not None:
-            held = self.carrying[t_step]
-            parts.append(
-                "hands empty" if not held else f"carrying {held}" if held == "something" else f"carrying the {held}"
-            )
-        if self.lpc is not None and math.isfinite(self.lpc[t_step]):
-            parts.append(f"LPC {self.lpc[t_step]:,.0f}")
-        return " · ".join(parts)
+_WORLD_PX = 300  # height of a world in a film
 
 
-def steps_of(data: RoutingData, episode: int, carrying: list[str] | None = None) -> EpisodeSteps:
-    """What captions name of an episode; carrying: as there, where it is known better than by the data."""
+def describe_states(
+    num_steps: int,
+    outcome: str,
+    lpc: np.ndarray | None,
+    action: np.ndarray | None,
+    probabilities: np.ndarray | None,
+    carrying: Sequence[str] | None,
+    subgoals: Sequence[str] | None = None,
+) -> list[list[str]]:
+    """The lines of a caption for each of the states 0 to T of an episode of T actions; None: unknown.
+
+    outcome: "success", "failure", or "" if it is unknown; lpc: (T,) float; action: (T,) int; probabilities: (T, A)
+    float; carrying: T or more, what the agent holds, "" for nothing; subgoals: T, the bot's.
+    """
+    captions = [[f"step {t} of {num_steps}"] for t in range(num_steps)]
+    for t, lines in enumerate(captions):
+        if action is not None:
+            share = "" if probabilities is None else f" (p = {probabilities[t, action[t]]:.2f})"
+            lines.append(f"next action: {ACTION_NAMES[action[t]]}{share}")
+        if subgoals is not None:
+            lines.append(f"sub-goal: {subgoals[t]}")
+        if carrying is not None:
+            article = "" if carrying[t] == "something" else "the "
+            lines.append(f"carrying {article}{carrying[t]}" if carrying[t] else "hands empty")
+        if lpc is not None and math.isfinite(lpc[t]):
+            lines.append(f"LPC {lpc[t]:,.0f}")
+    last = f"after the last action ({counted(num_steps, 'step')})"
+    return [*captions, [last, outcome] if outcome else [last]]
+
+
+def captions_of(data: RoutingData, episode: int, carrying: list[str] | None = None) -> list[list[str]]:
+    """`describe_states` of an episode; carrying: as there, where it is known better than by the data."""
     rows, steps, context = episode_rows(data, episode), data.steps, data.episodes[episode]
     if carrying is None and steps.carrying is not None:
         carrying = ["something" if held else "" for held in steps.carrying[rows]]
     outcome = {True: "success", False: "failure"}.get(context.get("success"), "")
     is_known = steps.action_logits is not None and np.isfinite(steps.action_logits[rows]).all()
-    return EpisodeSteps(
-        outcome=f"{outcome}: out of steps" if outcome == "failure" and context.get("truncated") else outcome,
-        num_steps=len(rows),
-        lpc=None if steps.lpc is None else np.asarray(steps.lpc)[rows],
-        action=None if steps.action is None else np.asarray(steps.action)[rows],
-        probabilities=action_probabilities(steps.action_logits[rows]) if is_known else None,
-        subgoals=_subgoals(data, episode, rows),
-        carrying=carrying,
+    return describe_states(
+        len(rows),
+        f"{outcome}: out of steps" if outcome == "failure" and context.get("truncated") else outcome,
+        None if steps.lpc is None else np.asarray(steps.lpc)[rows],
+        None if steps.action is None else np.asarray(steps.action)[rows],
+        action_probabilities(steps.action_logits[rows]) if is_known else None,
+        carrying,
+        _subgoals(data, episode, rows),
     )
 
 
@@ -149,3 +154,49 @@ def _require_pictures(data: RoutingData) -> None:
     """Refuse data that lacks what a picture of a world at some step is made from."""
     for field in ("seed", "action", "t_step", "position"):
         data.require(field)
+
+
+# --- an episode as files ----------------------------------------------------------------------------------------------
+
+
+def write_episode(
+    data: RoutingData, episode: int, folder: str | Path, first: int = 0, last: int | None = None
+) -> list[Path]:
+    """Write `episode_<N>.gif` and `.png`, and return their paths; first, last: the states that the film shows."""
+    film, still = (Path(folder) / f"episode_{episode}.{ending}" for ending in ("gif", "png"))
+    content = film_bytes(episode_film(data, episode).part(first, last), "gif")
+    write_atomic(film, lambda file: file.write(content))
+    return [film, write_figure(still, plot_episode_routing(data, episode))]
+
+
+def episode_film(data: RoutingData, episode: int) -> Film:
+    """The film of an episode: the state before each action, and the one after the last."""
+    data = whole_of(data)
+    chosen, context = select_episode(data, episode), data.episodes[episode]
+    if not np.array_equal(chosen.t_step, np.arange(len(chosen.t_step))):
+        raise InputError(
+            f"the steps of episode {episode} are not those of one whole episode: it cannot be shown step by step"
+        )
+    pictures, held = episode_frames(data, episode)
+    events = _events(data, episode, chosen)
+    title = [f"{run_name(data.header)}, episode {episode}, world {context['seed']}", context.get("mission", "")]
+    return Film(
+        title=[line for line in title if line],
+        columns=[("", pictures)],
+        captions=[
+            [*lines, ", ".join(text for time, text in events if time == t)]
+            for t, lines in enumerate(captions_of(data, episode, held))
+        ],
+        strips=layer_strips([np.concatenate([weights, weights[-1:]]) for weights in chosen.routing], data.header),
+        height_px=_WORLD_PX,
+    )
+
+
+def _events(data: RoutingData, episode: int, chosen: EpisodeRouting) -> list[tuple[int, str]]:
+    """What happened, by the number of actions after which it was first true; a loop in which the episode ends."""
+    events, steps = [(time, what) for what, time in chosen.events.items()], data.steps
+    if steps.position is not None and steps.direction is not None and steps.action is not None:
+        rows = episode_rows(data, episode)
+        loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
+        events += [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
+    return events

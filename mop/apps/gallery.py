@@ -60,9 +60,8 @@ def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> 
         _write(folder / name, _page_of_run(run, data, pages, microscope, missing))
         cards.append({"href": name, "microscope": microscope} | _card(run, data))
         yield None
-    args = comparison_page.Settings()
-    choices = comparison_page.Choices(comparison_page.filters_of(args, table))
-    figures, missing = _shown(comparison_page.page_of(args, choices, table), has_captions=False)
+    asked = comparison_page.complete(comparison_page.Settings(), table)
+    figures, missing = _shown(comparison_page.page_of(asked, table), has_captions=False)
     notes = [*reasons.values(), *missing]
     _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
     yield None

@@ -82,9 +82,8 @@ def list_episodes(data: RoutingData) -> list[dict]:
     for number, (episode, length) in enumerate(zip(data.episodes, lengths, strict=True)):
         steps, of_bot = episode.get("steps", length), episode.get("expert_steps")
         row = {"world": number, "mission": episode.get("mission", ""), "steps": steps}
-        row["outcome"] = outcomes.get(episode.get("success"), "")
-        row["path ratio"] = round(steps / of_bot, 2) if of_bot else None
-        rows.append(row)
+        row |= {"outcome": outcomes.get(episode.get("success"), "")}
+        rows.append(row | {"path ratio": round(steps / of_bot, 2) if of_bot else None})
     return rows
 
 
@@ -102,7 +101,6 @@ def link_to_cell(data: RoutingData, view: View) -> Callable[[Mapping], str]:
 
     def address(values: Mapping) -> str:
         place = firsts.get((values.get("x"), values.get("y")))
-        kept = {name: word for name, word in view.words.items() if name not in (WORLD, STEP)}
-        return "" if place is None else "?" + urlencode({**kept, "tab": TAB, **place})
+        return "" if place is None else view.here({"tab": TAB, **place})
 
     return address

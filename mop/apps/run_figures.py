@@ -1,16 +1,16 @@
 """The figures of one run: which there are, and the page of them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.groups import GROUPINGS, get_available_analyses, group_routing_data
-from mop.apps.episode_film import write_episode
-from mop.apps.episode_records import example_images
+from mop.apps.episode_records import example_images, write_episode
 from mop.apps.flags import ABSOLUTE, ALL_STEPS, RELATIVE, RoutingSettings, RunSettings
 from mop.apps.runs import Run, choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
 from mop.apps.template import Page, PageFigure
@@ -20,17 +20,10 @@ from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import as_flags, changes_of
 from mop.common.errors import InputError
 from mop.common.files import file_digest
-from mop.plotting.bars import (
-    plot_action_frequency,
-    plot_pathways,
-    plot_routing_distributions,
-    plot_routing_near_objects,
-    plot_specialisation,
-    plot_variance_explained,
-)
+from mop.plotting import bars
 from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.maps import plot_map
-from mop.plotting.measures import DOMINANT, MEASURES, experts_of
+from mop.plotting.measures import DOMINANT, MEASURES, Measure, experts_of
 from mop.plotting.style import counted
 
 TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
@@ -42,7 +35,7 @@ _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_ins
 CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
         "routing_near_objects",
-        plot_routing_near_objects,
+        bars.plot_routing_near_objects,
         "Router weights against the walking distance to the nearest door, key and target at the start.",
     ),
     "Temporal": (
@@ -52,22 +45,22 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
     ),
     "Distributions": (
         "routing_distributions",
-        plot_routing_distributions,
+        bars.plot_routing_distributions,
         "How the weights of each expert and the entropy of each router are distributed over the steps.",
     ),
     "Specialisation": (
         "specialisation",
-        plot_specialisation,
+        bars.plot_specialisation,
         "Which expert carries which action, phase and outcome: mean weights, with the number of steps.",
     ),
     "Pathways": (
         "pathways",
-        plot_pathways,
+        bars.plot_pathways,
         "The combinations of dominant experts over the layers, and which follows which in the next step.",
     ),
     "Variance": (
         "variance_explained",
-        plot_variance_explained,
+        bars.plot_variance_explained,
         "How much of the variance of LPC place, action, phase and time explain, alone and together.",
     ),
 }
@@ -123,9 +116,9 @@ def routing_figures(data: RoutingData, look: dict | None = None) -> list[PageFig
 def action_figures(data: RoutingData, look: dict | None = None) -> list[PageFigure]:
     """The figures of logit_viz: how often each action was chosen, by every analysis, and maps of the actions."""
     figures = []
-    for title, group_by in ({"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)).items():
+    for title, group_by in analyses_of_actions(data).items():
         about = "How often each action was chosen" + ("" if group_by == "overall" else f", {title}")
-        draw = partial(plot_action_frequency, data, group_by)
+        draw = partial(bars.plot_action_frequency, data, group_by)
         figures.append(PageFigure(grouped_name("action_frequency", group_by), about, draw))
     return figures + map_figures(data, look or {}, ACTION_MAPS)
 
@@ -148,6 +141,11 @@ def analyses(data: RoutingData) -> dict[str, str]:
     names = get_available_analyses(data)
     names += [f"by_{phase}" for phase in ("subgoal", "instruction") if getattr(data.steps, phase) is None]
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
+
+
+def analyses_of_actions(data: RoutingData) -> dict[str, str]:
+    """The same for the actions, always by what is carried too: a figure says what is missing."""
+    return {"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)
 
 
 def has_routing(data: RoutingData) -> bool:
@@ -194,6 +192,13 @@ class Shown:
     steps: str = ALL_STEPS  # of `selections`
     min_steps: int = 1  # of a cell
     scale: str = RELATIVE  # of SCALES
+
+    @classmethod
+    def of(cls, run: Run, num_fresh: int | None, chosen: Mapping[str, Any], measure: Measure | None) -> "Shown":
+        """What `run_controls.figure_controls` ask for; measure: of a map, None of a chart, which has no cells."""
+        least = int(chosen["min_steps"] or 1) if measure else 1
+        scale = chosen["scale"] if measure and measure.parts else RELATIVE
+        return cls(run, num_fresh, chosen["steps"], least, scale)
 
     @property
     def part(self) -> str:

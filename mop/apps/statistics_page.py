@@ -10,22 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from matplotlib.figure import Figure
 
+from mop.analysis import many_runs
 from mop.analysis.actions import hold_action
 from mop.analysis.cells import wall_cells
 from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
 from mop.analysis.groups import GROUPINGS
-from mop.analysis.many_runs import (
-    ALL_STEPS,
-    ANY_ACTION,
-    CORRELATIONS,
-    LIMITS,
-    MEASURES,
-    Part,
-    available_phases,
-    default_phases,
-    mean_cells,
-    measure_run,
-)
 from mop.analysis.routing_data import whole_of
 from mop.apps.runs import Run, file_version, load_routing
 from mop.apps.samples import AUTO_PHASES, NO_PHASES, Asked, LeftOut, Unit, choose_units, count_reasons, reason_of
@@ -34,15 +23,7 @@ from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import PLOTS_DIR, task_folder
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
-from mop.plotting.alphas import (
-    plot_correlations_by_phase,
-    plot_explained_over_seeds,
-    plot_gates_explained,
-    plot_lpc_with_action_held,
-    plot_measures_against_alpha,
-    plot_measures_by_phase,
-    plot_phase_maps,
-)
+from mop.plotting import alphas
 from mop.plotting.style import counted
 from mop.statistics.bootstrap import EpisodeSums, OverSeeds, mean_over_seeds
 
@@ -56,11 +37,11 @@ _ANY = (-np.inf, np.inf)
 _EXTRA = ("lpc_difference", "complexity_plug_in_nats", "complexity_null_nats")
 
 
-def analyse(asked: Asked, progress: Callable[[Iterator, int], Iterable] = lambda found, total: found) -> "Tables":
-    """The tables of a task; progress: shows how far an iterator of so many runs has come."""
+def analyse(asked: Asked, progress: Callable[..., Iterable] = lambda found, total: found) -> "Tables":
+    """The tables of a task; progress: shows how far an iterator has come, of `total` runs."""
     units, left_out = choose_units(asked)
     phases = choose_phases(units, asked)
-    measured = list(progress(measure_units(units, asked, left_out, phases), len(units)))
+    measured = list(progress(measure_units(units, asked, left_out, phases), total=len(units)))
     return make_tables(asked, measured, left_out, phases)
 
 
@@ -72,7 +53,7 @@ class Measured:
     """A run that counts, measured; its steps are not kept."""
 
     unit: Unit
-    parts: list[Part]
+    parts: list[many_runs.Part]
     shares: list[dict[str, object]]  # rows of the table of variance explained
     notes: list[str]  # what could not be measured
     grid_size: tuple[int, int] | None  # of its worlds, where they have one
@@ -87,7 +68,7 @@ def choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
         return None
     if asked.phases != AUTO_PHASES:
         return asked.phases
-    return default_phases([_phases_of(unit.run, *file_version(unit.run.cache_path)) for unit in units])
+    return many_runs.default_phases([_phases_of(unit.run, *file_version(unit.run.cache_path)) for unit in units])
 
 
 def measure_units(
@@ -105,7 +86,7 @@ def measure_units(
 @functools.lru_cache(maxsize=1024)
 def _phases_of(run: Run, *version: int) -> tuple[str, ...]:
     try:
-        return tuple(available_phases(load_routing(run)))
+        return tuple(many_runs.available_phases(load_routing(run)))
     except InputError:  # `measure_units` tells
         return ()
 
@@ -116,7 +97,7 @@ def _measured(unit: Unit, phases: str | None, state: tuple[str, ...], action: st
     if data.steps.lpc is None or not np.isfinite(data.steps.lpc).all():
         raise InputError("its steps have no finite LPC")
     held = data if action is None else hold_action(data, action)
-    parts, notes = measure_run(held, phases, state)
+    parts, notes = many_runs.measure_run(held, phases, state)
     shares = []
     try:
         shares = _explain(held, phases)
@@ -209,7 +190,6 @@ def make_tables(
 
 
 _SHARES = ["task_id", "lpc_alpha", "trial", "seed", "value", "factors", "held", "r2", "low", "high", "in_sample"]
-_PLACES = ["task_id", "lpc_alpha"]
 
 
 def _names(unit: Unit) -> dict[str, object]:
@@ -217,13 +197,10 @@ def _names(unit: Unit) -> dict[str, object]:
     return {"task_id": key.task_id, "lpc_alpha": unit.lpc_alpha, "trial": key.trial, "seed": unit.seed}
 
 
-def _row(unit: Unit, part: Part) -> dict[str, object]:
+def _row(unit: Unit, part: many_runs.Part) -> dict[str, object]:
     row = {"phase": part.phase, "action": part.action, "steps": part.num_steps, "episodes": part.num_episodes}
-    return _names(unit) | row | {name: _number(measure) for name, measure in part.measures.items()}
-
-
-def _number(measure: EpisodeSums | float) -> float:
-    return measure.value if isinstance(measure, EpisodeSums) else measure
+    values = part.measures.items()
+    return _names(unit) | row | {name: one.value if isinstance(one, EpisodeSums) else one for name, one in values}
 
 
 def _summary(measured: Sequence[Measured]) -> "pd.DataFrame":
@@ -239,13 +216,13 @@ def _summary(measured: Sequence[Measured]) -> "pd.DataFrame":
         parts_of = [{(part.phase, part.action): part for part in found.parts} for found in runs]
         for place in places:
             parts = [of_run.get(place) for of_run in parts_of]
-            for name in (*MEASURES, *_EXTRA, *CORRELATIONS):
+            for name in (*many_runs.MEASURES, *_EXTRA, *many_runs.CORRELATIONS):
                 values = [np.nan if part is None else part.measures.get(name, np.nan) for part in parts]
                 if all(isinstance(value, float) and np.isnan(value) for value in values):
                     continue
                 head = {"task_id": runs[0].unit.run.key.task_id, "lpc_alpha": alpha}
                 head |= {"phase": place[0], "action": place[1], "measure": name}
-                rows.append(head | asdict(mean_over_seeds(values, LIMITS.get(name, _ANY))))
+                rows.append(head | asdict(mean_over_seeds(values, many_runs.LIMITS.get(name, _ANY))))
     return pd.DataFrame(rows)
 
 
@@ -253,7 +230,7 @@ def _summary_of_shares(shares: "pd.DataFrame", measured: Sequence[Measured]) -> 
     import pandas as pd
 
     num_runs = Counter(found.unit.lpc_alpha for found in measured)
-    rows, names = [], [*_PLACES, "value", "factors", "held"]
+    rows, names = [], ["task_id", "lpc_alpha", "value", "factors", "held"]
     for place, group in shares.groupby(names, sort=False):
         values = group["r2"].tolist()
         values += [np.nan] * (num_runs[place[1]] - len(values))
@@ -304,26 +281,26 @@ def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
 
 
 def _plot_maps(value: str, tables: Tables, width_in: float | None) -> Figure:
-    alphas, maps = tables.num_seeds, {}
+    maps: dict[str, dict] = {}
     for phase in dict.fromkeys(part.phase for found in tables.measured for part in found.parts):
-        for alpha in alphas:
+        for alpha in tables.num_seeds:
             parts = [
                 part
                 for found in tables.measured
                 if found.unit.lpc_alpha == alpha
                 for part in found.parts
-                if (part.phase, part.action) == (phase, ANY_ACTION) and value in part.cell_means
+                if (part.phase, part.action) == (phase, many_runs.ANY_ACTION) and value in part.cell_means
             ]
             if parts:
-                maps.setdefault(phase, {})[alpha] = mean_cells(parts, value)
+                maps.setdefault(phase, {})[alpha] = many_runs.mean_cells(parts, value)
     if len(maps) > 1:
-        maps.pop(ALL_STEPS)
+        maps.pop(many_runs.ALL_STEPS)
     sizes = {found.grid_size for found in tables.measured}
     size = sizes.pop() if len(sizes) == 1 else None
     known = [found.walls for found in tables.measured if found.walls is not None]
     is_known = size is not None and len(known) == len(tables.measured)
     walls = np.logical_and.reduce(known) if is_known else None
-    return plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
+    return alphas.plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
 
 
 def _plot_measures(plot: Callable[..., Figure], tables: Tables) -> Figure:
@@ -335,33 +312,33 @@ FIGURES = [  # they are drawn of `Tables`
     PageFigure(
         "measures_against_alpha",
         "Success, LPC, path ratio, policy entropy and policy complexity against lpc_alpha",
-        functools.partial(_plot_measures, plot_measures_against_alpha),
+        functools.partial(_plot_measures, alphas.plot_measures_against_alpha),
     ),
     PageFigure(
         "measures_by_phase",
         "LPC, path ratio (the part of each phase), policy entropy and policy complexity by phase. Other actions are "
         "taken in other phases: lpc_with_action_held shows what is left of the differences of LPC",
-        functools.partial(_plot_measures, plot_measures_by_phase),
+        functools.partial(_plot_measures, alphas.plot_measures_by_phase),
     ),
     PageFigure(
         "lpc_with_action_held",
         "LPC of the steps with one action in one phase, minus that of the same action in the other phases",
-        lambda tables: plot_lpc_with_action_held(tables.seeds, tables.summary, title_of(tables)),
+        lambda tables: alphas.plot_lpc_with_action_held(tables.seeds, tables.summary, title_of(tables)),
     ),
     PageFigure(
         "correlations_by_phase",
         "Correlation of LPC with policy entropy and walking distances over the steps of each run; means of z",
-        lambda tables: plot_correlations_by_phase(tables.seeds, tables.summary, title_of(tables)),
+        lambda tables: alphas.plot_correlations_by_phase(tables.seeds, tables.summary, title_of(tables)),
     ),
     PageFigure(
         "variance_over_seeds",
         "How much of the variance of LPC cell, action, phase and time explain, for each seed",
-        lambda tables: plot_explained_over_seeds(tables.shares, tables.shares_summary, title_of(tables)),
+        lambda tables: alphas.plot_explained_over_seeds(tables.shares, tables.shares_summary, title_of(tables)),
     ),
     PageFigure(
         "variance_of_gates",
         "How much of the variance of LPC and of each gate cell, action, phase and time explain, means over seeds",
-        lambda tables: plot_gates_explained(tables.shares_summary, title_of(tables, has_lines=False)),
+        lambda tables: alphas.plot_gates_explained(tables.shares_summary, title_of(tables, has_lines=False)),
     ),
     PageFigure(
         "lpc_maps",
@@ -391,9 +368,9 @@ def in_numbers(tables: Tables) -> "pd.DataFrame":
     """What was found of all steps: a row for each measure at each lpc_alpha, with the mean over seeds."""
     import pandas as pd
 
-    called = MEASURES | {name: f"r of LPC and {label}" for name, label in CORRELATIONS.items()}
+    called = many_runs.MEASURES | {name: f"r of LPC and {label}" for name, label in many_runs.CORRELATIONS.items()}
     summary, shares = tables.summary, tables.shares_summary
-    summary = summary[(summary["phase"] == ALL_STEPS) & (summary["action"] == ANY_ACTION)]
+    summary = summary[(summary["phase"] == many_runs.ALL_STEPS) & (summary["action"] == many_runs.ANY_ACTION)]
     summary = summary.assign(measure=summary["measure"].map(called)).dropna(subset="measure")
     shares = shares[(shares["value"] == "LPC") & (shares["held"] != "")]
     shares = shares.assign(measure="variance of LPC by " + shares["factors"] + ", " + shares["held"] + " held")

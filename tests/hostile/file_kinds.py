@@ -46,7 +46,7 @@ from lmc_rl.experiment import run as do_experiment
 from lmc_rl.forking import child_of
 from lmc_rl.learners.imitation import ImitationLearner
 from mop.apps import comparison_page, runs, samples
-from mop.apps.episode_film import episode_film
+from mop.apps.episode_records import episode_film
 from mop.artifacts.checkpoints import find_checkpoints, load_training_state, quick_config, save_training_state
 from mop.artifacts.intervention_rows import COLUMNS, in_words, load_rows, merge_rows
 from mop.artifacts.records import write_record
@@ -178,8 +178,8 @@ def read_results(root: Path, path: Path) -> None:
     """The comparison of runs, and their table written anew over this one."""
     (root / CACHE / "result.json").unlink()
     table, problems = comparison_page.load_table(str(root / "cache"), [path])
-    figures = comparison_page.Filters(comparison_page.common_worlds(table)[0])
-    rows = figures.apply(table)
+    asked = comparison_page.Settings(worlds=comparison_page.common_worlds(table)[0], lpc_alpha=comparison_page.ALL)
+    rows = comparison_page.filtered(asked, table)
     comparison_page.plot_tradeoff(rows, "lpc_alpha" if rows["lpc_alpha"].notna().any() else "task", None)
     merge_results(root / "cache", path, lambda line: None)
     if problems:

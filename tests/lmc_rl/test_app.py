@@ -19,6 +19,7 @@ from lmc_rl.app import figures as views
 from lmc_rl.app import page, pooled_figures
 from lmc_rl.app.catalog import find_experiments, load_shown, read_log
 from mop.apps.elements import View
+from mop.common.cli import parse
 from mop.plotting.hover import boxes_of, values_of
 
 APP = "lmc_viz.py"
@@ -294,8 +295,6 @@ def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path, capsy
 
 
 def test_bad_flags_are_one_line(place, monkeypatch, capsys):
-    import lmc_viz
-
     monkeypatch.chdir(place)
     cases = {
         ("--results_dir", "nowhere"): "nowhere",
@@ -308,7 +307,7 @@ def test_bad_flags_are_one_line(place, monkeypatch, capsys):
     }
     for flags, named in cases.items():
         monkeypatch.setattr("sys.argv", [APP, *flags])
-        assert named in refusal(lambda: page.save_as_script(lmc_viz.given_settings())), flags
+        assert named in refusal(lambda: page.save_as_script(parse(page.Settings, None))), flags
     result = run_script_here(capsys, APP, cwd=place / "results")
     assert result.returncode == 2 and "results/" in the_error_line(result.stderr)
 

@@ -17,7 +17,7 @@ from generative.domains.babyai.rollouts import play, sampler
 from generative.figures.film import PlaySettings, Span
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
-from mop.apps.episode_records import EpisodeSteps
+from mop.apps.episode_records import describe_states
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
@@ -104,18 +104,18 @@ def simulate(policy: FrozenPolicy, scenes: Scenes, episode: Episode, span: Span)
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes) -> Film:
     """The film of an episode; rows: its T + 1 rows, arrays as a recording has them."""
-    outcome = "failure" + (": out of steps" if rows["truncated"].any() else "")
-    steps = EpisodeSteps(
-        num_steps=len(rows["action"]) - 1,
-        outcome="success" if rows["reward"].max() > 0 else outcome,
-        lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
-        action=rows["action"].astype(int),
-        probabilities=np.exp(rows["log_probs"].astype(float)),
-        carrying=["" if code_kind(code) == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
+    failure = "failure" + (": out of steps" if rows["truncated"].any() else "")
+    captions = describe_states(
+        len(rows["action"]) - 1,
+        "success" if rows["reward"].max() > 0 else failure,
+        rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
+        rows["action"].astype(int),
+        np.exp(rows["log_probs"].astype(float)),
+        ["" if code_kind(code) == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
     )
     return Film(
         title=list(title),
         columns=[("the world", world_pictures(rows)), ("what the agent sees", view_pictures(rows["obs"]))],
-        captions=[steps.caption(t).split(" · ") for t in range(steps.num_steps + 1)],
+        captions=captions,
         strips=gate_strips(rows["routing"], expert_hidden_sizes),
     )

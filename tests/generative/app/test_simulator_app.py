@@ -19,7 +19,7 @@ from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 from generative import fidelity
 from generative.app import answer, catalog, page
 from generative.app.computed import NUM_POINTS
-from generative.app.figures_of_future import Agreement, compare
+from generative.app.figures import Agreement, compare
 from generative.app.state import OWN, RECORDED, Choices, PageState, target_names
 from generative.attribution.counterfactuals import Case, Edit, effects, plain_code, world_at
 from generative.attribution.explanations import PATHS
@@ -339,7 +339,7 @@ def test_bad_flags_are_one_line(place, monkeypatch, capsys):
     }
     for flags, named in cases.items():
         monkeypatch.setattr("sys.argv", [APP, *flags])
-        assert named in refusal(page.save_as_script), flags
+        assert named in refusal(lambda: page.save_as_script(parse(page.Settings, None))), flags
     result = run_script_here(capsys, APP, cwd=place / "simulators")
     assert result.returncode == 2 and "recordings/" in the_error_line(result.stderr)
 

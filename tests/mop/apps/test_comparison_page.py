@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import orjson
@@ -14,15 +13,14 @@ from scripts import REPOSITORY, run_script_here, the_error_line
 
 from mop.apps.comparison_page import (
     ALL,
-    Choices,
-    Filters,
     Settings,
     as_shown,
     choose_pair,
     common_analyses,
     common_worlds,
     compare_in_numbers,
-    filters_of,
+    complete,
+    filtered,
     link_to_run,
     load_table,
     measures_of,
@@ -96,17 +94,17 @@ def test_tables_of_something_else_are_named(cache_dir, tmp_path):
 
 
 def test_filters(rows):
-    assert common_worlds(rows) == ["1000:0"] and sorted(penalties(rows)) == PENALTIES
-    assert penalties(rows)[:2] == [0.0, 1e-5], "those of the table of tasks, where there are most"
+    assert common_worlds(rows) == ["1000:0"] and sorted(map(float, penalties(rows))) == PENALTIES
+    assert penalties(rows)[:2] == ["0", "1e-05"], "those of the table of tasks, where there are most"
     assert worlds_name("1000:0") == "1,000 worlds from eval_seed 0"
     lengths = training_lengths(rows)
     assert (lengths[0], lengths[-1]) == (51_200, 2_560_000)
-    short = Filters("1000:0", (0, 200_000)).apply(rows)
+    short = filtered(Settings(worlds="1000:0", env_steps="0:200000", lpc_alpha=ALL), rows)
     assert short["env_steps"].max() <= 200_000 and 0 < len(short) < len(rows)
-    cheap = Filters(lpc_alpha=1e-4).apply(rows)
+    cheap = filtered(Settings(worlds=ALL, lpc_alpha="1e-4"), rows)
     assert set(cheap[cheap["policy"] == "mop"]["lpc_alpha"]) == {1e-4}
     assert cheap["policy"].eq("gru").sum() == rows["policy"].eq("gru").sum() >= 48
-    refusal(Filters("300:0").apply, rows)
+    refusal(filtered, Settings(worlds="300:0", lpc_alpha=ALL), rows)
     assert list(as_shown(rows).columns)[:2] == ["task", "policy"] and "update" not in as_shown(rows)
 
 
@@ -172,31 +170,33 @@ def test_two_runs_in_numbers_and_what_their_maps_can_show(cache_dir):
 
 def test_comparison_shows_a_column_for_each_run(cache_dir):
     chosen = list(find_cached_runs([], str(cache_dir)).values())
-    figure = plot_comparison(Settings(), Choices(compared=tuple(chosen)))
+    figure = plot_comparison(Settings(), chosen)
     titles = [" ".join(ax.get_title().split()) for ax in figure.axes]
     num_steps = len(load_routing(chosen[0]).steps)
     assert f"{TASK} mixture lpc_alpha 0 trial 0 seed 0 {num_steps} steps layer 0" in titles
     assert any("trial 7 update 50" in title for title in titles)
     assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
-    refusal(plot_comparison, Settings(), Choices(compared=()))
+    refusal(plot_comparison, Settings(), [])
 
 
 def test_flags_of_the_filters(rows):
     def asked(*flags):
-        return filters_of(cli.parse(Settings, "", [*map(str, flags)]), rows)
+        return complete(cli.parse(Settings, "", [*map(str, flags)]), rows)
 
-    assert asked() == Filters("1000:0", None, 0.0)
-    assert asked("--worlds", ALL, "--lpc_alpha", ALL, "--env_steps", "0:5000") == Filters(ALL, (0, 5000), None)
+    assert asked() == Settings(worlds="1000:0", lpc_alpha="0")
+    of_all = Settings(worlds=ALL, lpc_alpha=ALL, env_steps="0:5000")
+    assert asked("--worlds", ALL, "--lpc_alpha", ALL, "--env_steps", "0:5000") == of_all
     for flags in (("--worlds", "7:7"), ("--lpc_alpha", "x"), ("--env_steps", "5")):
         assert flags[0] in refusal(asked, *flags)
 
 
-def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path, capsys):
-    left, right = find_cached_runs([], str(cache_dir)).values()
-    choices = Choices(Filters("12:0", None, 0.0), "mop", left, right, "by_carrying", "layer 1")
-    args = Namespace(results_path=["none.csv"], cache_dir="evaluation_cache", plots_dir="plots")
+def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path, capsys, monkeypatch):
+    left, right = run_words(find_cached_runs([], str(cache_dir))).values()
+    asked = {"worlds": "12:0", "lpc_alpha": "0", "policy": "mop", "analysis": "by_carrying", "map": "layer 1"}
+    args = Settings(**asked, left=left, right=right, results_path=("none.csv",))
     table, _ = load_table(str(cache_dir), [])
-    caption = page_of(args, choices, table).caption("difference", Export("svg"))
+    monkeypatch.chdir(tmp_path)
+    caption = page_of(args, table).caption("difference", Export("svg"))
     command = shlex.split(caption.splitlines()[-1].removeprefix("Command: "))
     assert command[:2] == ["python", "cross_task_viz.py"] and "Right: " in caption
     result = run_script_here(capsys, command[1], *command[2:], cwd=tmp_path)

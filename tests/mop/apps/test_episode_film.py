@@ -12,11 +12,10 @@ from PIL import Image
 from routing_data import random_data
 from scripts import run_script_here
 
-from mop.apps.episode_film import episode_film
-from mop.apps.episode_records import steps_of
+from mop.apps.episode_records import captions_of, episode_film
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.conventions import SUBGOALS
+from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.envs.render import render_world
 from mop.plotting.film import film_bytes
 from mop.plotting.style import expert_hues
@@ -53,23 +52,22 @@ def test_sub_goals_stand_beside_the_action(data):
     goals, instructions = np.full((2, len(data.steps)), -1, np.int8)
     goals[rows] = np.arange(len(rows)) % (len(SUBGOALS) + 1) - 1
     instructions[rows] = np.where(goals[rows] < 0, -1, np.arange(len(rows)) % 2)
-    told = steps_of(replace(data, steps=replace(data.steps, subgoal=goals, instruction=instructions)), EPISODE)
-    first = " · sub-goal: "
-    for t_step, words in enumerate(["unknown", "go next to", "open", "pick up", "drop", "explore"]):
-        assert f"){first}{words} · " in told.caption(t_step), "beside the action"
-    assert first not in told.caption(len(rows))
+    told = captions_of(replace(data, steps=replace(data.steps, subgoal=goals, instruction=instructions)), EPISODE)
+    for lines, words in zip(told, ["unknown", "go next to", "open", "pick up", "drop", "explore"], strict=False):
+        assert lines[2] == f"sub-goal: {words}", "beside the action"
+    assert len(told) > 6 and "sub-goal" not in str(told[-1])
     older = replace(data, steps=replace(data.steps, subgoal=None, instruction=None))
-    assert first not in steps_of(older, EPISODE).caption(0)
+    assert "sub-goal" not in str(captions_of(older, EPISODE))
 
 
 def test_what_is_missing_is_left_out_of_captions(data):
     steps = data.steps
     bare = replace(steps, action_logits=None, lpc=None, carrying=None, direction=None)
-    known = steps_of(replace(data, steps=bare), EPISODE)
-    assert known.probabilities is None and known.lpc is None and known.carrying is None
+    first = captions_of(replace(data, steps=bare), EPISODE)[0]
+    assert len(first) == 2 and first[1] in [f"next action: {name}" for name in ACTION_NAMES]
     sick = replace(steps, action_logits=steps.action_logits * np.nan, lpc=steps.lpc * np.nan)
-    known = steps_of(replace(data, steps=sick), EPISODE)
-    assert known.probabilities is None and "LPC" not in known.caption(0)
+    told = str(captions_of(replace(data, steps=sick), EPISODE))
+    assert "p = " not in told and "LPC" not in told and "hands empty" in told
     assert episode_film(baseline_of(data), EPISODE).strips == [], "a baseline has no gates"
 
 

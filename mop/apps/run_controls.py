@@ -1,0 +1,174 @@
+"""The controls of a page of one run: which run and checkpoint, cached or evaluated now, and what of it is shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import marimo as mo
+
+from mop.apps.elements import View, choice_dropdown, in_a_line, in_a_row, number_slider, open_view, problem, stop
+from mop.apps.flags import ALL_STEPS, SCALES, RunSettings
+from mop.apps.run_figures import selections
+from mop.apps.runs import (
+    FINAL,
+    Run,
+    Runs,
+    choose_run,
+    describe_metrics,
+    evaluate_now,
+    find_runs,
+    label_of,
+    last_cached,
+    load_routing,
+    no_cache,
+    other_checkpoint,
+)
+from mop.artifacts.routing_cache import RoutingData
+from mop.common.errors import InputError
+from mop.common.values import MAX_ENVS, MAX_EPISODES
+from mop.plotting.measures import Measure, experts_of
+
+MAX_MIN_STEPS = 1000
+Options = Mapping[str, str]  # of a menu: what each is called -> its word
+
+# --- which run --------------------------------------------------------------------------------------------------------
+
+
+def choose_from_runs(args: RunSettings, refresh) -> tuple:
+    """The view, the runs on this machine, and their dropdown; the cell stops at the reason if there is none.
+
+    refresh: the button that looks again, which is shown beside the reason.
+    """
+    try:
+        view, found = open_view(), find_runs(args.checkpoint_dir, args.cache_dir)
+        return view, found, run_dropdown(found, view, args)
+    except InputError as error:
+        stop(error, "danger", refresh)
+
+
+def run_dropdown(found: Runs, view: View, args: RunSettings):
+    """A dropdown of the runs, with the run of the address, else the one that the flags ask for."""
+    labels, first = {label_of(runs): folder for folder, runs in found.items()}, choose_run(found, args).folder
+    chosen = view.pick("run", found, first)
+    if not view.absent:
+        view.put("run", chosen, None)  # a link is to show this run when there are others too
+    keep = view.keep("run", None, ["update"])
+    return choice_dropdown(view, "run", labels, first, "Run", keep, searchable=True)
+
+
+def evaluation_controls(runs: Sequence[Run], view: View, args: RunSettings):
+    """A slider over the checkpoints of a run, a checkbox for its cache, and sliders of a fresh evaluation."""
+    words = [run.word for run in runs]
+    asked = FINAL if args.update is None else str(args.update)
+    default = asked if args.update is not None and asked in words else last_cached(runs).word
+    usual = "no" if args.fresh else "yes"
+    return mo.ui.dictionary(
+        {
+            "update": mo.ui.slider(
+                0,
+                max(len(runs) - 1, 1),
+                value=words.index(view.pick("update", words, default)),
+                label="Training",
+                debounce=True,
+                on_change=lambda number: view.put("update", words[min(int(number or 0), len(words) - 1)], None),
+            ),
+            "cached": mo.ui.checkbox(
+                view.pick("cached", ("yes", "no"), usual) == "yes",
+                label="Use cached routing data",
+                on_change=lambda value: view.put("cached", "yes" if value else "no", usual),
+            ),
+            "episodes": number_slider(
+                view, "episodes", 1, 1000, args.num_episodes, "Episodes", MAX_EPISODES, include_input=True
+            ),
+            "environments": number_slider(
+                view, "environments", 1, 128, args.num_envs, "Environments", MAX_ENVS, include_input=True
+            ),
+        }
+    )
+
+
+def chosen_run(runs: Sequence[Run], controls) -> Run:
+    """The checkpoint of a run at which its slider stands."""
+    return runs[min(controls.value["update"], len(runs) - 1)]
+
+
+def controls_row(runs: Sequence[Run], dropdown, controls, refresh) -> mo.Html:
+    """The controls of a run: the slider only of several checkpoints, those of an evaluation if there will be one."""
+    run, shown = chosen_run(runs, controls), []
+    if len(runs) > 1:
+        update, number = run.about.get("update"), runs.index(run) + 1
+        place = "final" if update is None else f"update {update}"
+        text = mo.md(f"**{place}** ({number} of {len(runs)})")
+        shown = [mo.hstack([controls["update"], text], justify="start")]
+    is_fresh = not (controls.value["cached"] and run.has_cache)
+    names = ("cached", "episodes", "environments") if is_fresh else ("cached",)
+    return in_a_row(dropdown, *shown, *(controls[name] for name in names), refresh)
+
+
+def load_or_evaluate(run: Run, controls) -> tuple[int | None, RoutingData]:
+    """The routing data that the controls ask for, and the number of episodes evaluated now; None: the cache is shown.
+
+    A fresh evaluation shows a progress bar. The cell stops at the reason where there is no data.
+    """
+    chosen = controls.value
+    try:
+        if chosen["cached"] and run.has_cache:
+            return None, load_routing(run)
+        count = chosen["episodes"]
+        with mo.status.progress_bar(
+            total=count,
+            title=f"Evaluating {run.name}",
+            subtitle="after the bot's own paths; a new installation compiles for a minute first",
+            remove_on_exit=True,
+        ) as bar:
+            return count, evaluate_now(run, count, chosen["environments"], lambda done: bar.update(increment=done))
+    except (InputError, OSError) as error:
+        stop(error)
+
+
+def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
+    """What was measured in a line, below a note if the run has no cache or one of another checkpoint."""
+    note = None if is_fresh else other_checkpoint(run)
+    if not run.has_cache:
+        note = f"{no_cache(run)}. Shown are fresh episodes."
+    notes = [] if note is None else [problem(note, "warn")]
+    return mo.vstack([*notes, in_a_line(describe_metrics(data))])
+
+
+# --- what of it -------------------------------------------------------------------------------------------------------
+
+
+def figure_controls(
+    view: View,
+    args: RunSettings,
+    data: RoutingData,
+    figures: Mapping[str, str],
+    label: str,
+    analyses: Mapping[str, str],
+):
+    """Which figure of a run is shown, of which steps: all that a map or a chart can be asked for."""
+    experts = {name: str(number) for number, name in enumerate(experts_of(data))} or {"expert": "0"}
+    steps = {f"{name} ({count:,})": name for name, count in selections(data).items()}
+    first_steps = args.steps if args.steps in steps.values() else ALL_STEPS
+    first_figure, least = next(iter(figures.values())), view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
+    keep = view.keep("min_steps", args.min_steps)
+    dropdowns: dict[str, Any] = {
+        "map": choice_dropdown(view, "map", figures, first_figure, label),
+        "expert": choice_dropdown(view, "expert", experts, "0", "Expert"),
+        "analysis": choice_dropdown(view, "analysis", analyses, "overall", "Analysis"),
+        "scale": choice_dropdown(view, "scale", SCALES, args.scale, "Scale"),
+        "min_steps": mo.ui.number(
+            1, MAX_MIN_STEPS, 1, least, debounce=True, label="Least steps in a cell", on_change=keep
+        ),
+        "steps": choice_dropdown(view, "steps", steps, first_steps, "Steps"),
+    }
+    return mo.ui.dictionary(dropdowns)
+
+
+def of_map(controls, measure: Measure | None) -> list:
+    """Those of `figure_controls` that matter to a map; measure: None of a chart in its place."""
+    matters = {
+        "expert": measure is not None and measure.of_expert,
+        "scale": measure is not None and measure.parts is not None,
+        "min_steps": measure is not None,
+    }
+    return [control for name, control in controls.items() if matters.get(name, True)]
