@@ -403,9 +403,8 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         """expert_hidden_sizes: a list for each layer, a flat list means one layer; expert_gain: see `Expert`."""
         super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding, film)
         is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
-        self.expert_hidden_sizes = [
-            list(sizes) for sizes in ([expert_hidden_sizes] if is_flat else expert_hidden_sizes)
-        ]
+        layers = [expert_hidden_sizes] if is_flat else expert_hidden_sizes
+        self.expert_hidden_sizes = [list(sizes) for sizes in layers]
         self.moe_layers = nn.ModuleList(
             MoELayer(intermediate_dim, sizes, router_hidden_size, residual, dropout, expert_gain)
             for sizes in self.expert_hidden_sizes
@@ -468,11 +467,6 @@ class GRUPolicy(RecurrentPolicy):
 def reset_hidden(hidden: Tensor, done: Tensor) -> Tensor:
     """hidden (N, S) with zeros where done (N,) is True; also where the old state was NaN or infinite."""
     return torch.where(done.unsqueeze(-1), hidden.new_zeros(()), hidden)
-
-
-def detach_hidden(hidden: Tensor) -> Tensor:
-    """hidden (N, S) cut from the graph: back-propagation is truncated here."""
-    return hidden.detach()
 
 
 def compute_lpc(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequence[int]]) -> Tensor:

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,7 @@ def plan_eval_parallel(words: Sequence[str]) -> Plan:
 
 def plan_eval_main(words: Sequence[str]) -> Plan:
     """The same, one container at a time."""
-    plan = plan_eval_parallel(words)
-    return Plan(jobs=plan.jobs, settings=plan.settings, afterwards=plan.afterwards, in_turn=True)
+    return replace(plan_eval_parallel(words), in_turn=True)
 
 
 def plan_lmc(words: Sequence[str]) -> Plan:

@@ -153,8 +153,7 @@ def optimiser_step(repeats: int = 20) -> Costs:
     """Forward, backward, clipping and Adam over an unroll, compiled: one tensor for each parameter, and one for all."""
     many, given = make_policy()
     one, _ = make_policy()
-    flat = policy.FlatWeights(one)
-    adams = torch.optim.Adam(many.parameters(), fused=True), policy.FlatAdam(flat, [], lr=1e-3)
+    by_parameter, flat = torch.optim.Adam(many.parameters(), fused=True), policy.FlatAdam(one, [], lr=1e-3)
 
     def learn(optimiser, run) -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -164,8 +163,8 @@ def optimiser_step(repeats: int = 20) -> Costs:
 
     while True:
         yield {
-            "parameter by parameter": seconds(lambda: learn(adams[0], lambda: policy.run(many, *given)), repeats),
-            "flat": seconds(lambda: learn(adams[1], lambda: policy.run(one, *given, weights=flat.weights)), repeats),
+            "parameter by parameter": seconds(lambda: learn(by_parameter, lambda: policy.run(many, *given)), repeats),
+            "flat": seconds(lambda: learn(flat, lambda: policy.run(one, *given, weights=flat.weights)), repeats),
         }
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import platform
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
@@ -216,11 +216,8 @@ class Training:
             return self.learner.fork_together(self._fork)
         return self.learner.fork(self._fork, self.child or 1)
 
-    def train(self, on_save: Callable[[], object] = lambda: None) -> None:
-        """Train it to its end, from its last state if there is one; then only its weights and its log stay.
-
-        on_save: called when its files are a state to continue from.
-        """
+    def train(self) -> None:
+        """Train it to its end, from its last state if there is one; then only its weights and its log stay."""
         state_path = self.folder / STATE_NAME
         if not self.is_finished:
             remove_leftovers(self.folder.glob(".*.tmp"))
@@ -230,7 +227,7 @@ class Training:
                     run.columns = dataclasses.replace(run.columns, plot=None)
                 saved = load_training_state(state_path) if state_path.exists() else None
                 with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-                    self.learner.train(run, self.folder, self.label, saved, on_save)
+                    self.learner.train(run, self.folder, self.label, saved)
                 if self.kind == "snapshots":
                     shutil.rmtree(self.folder)
                     parent = Training(self.learner, "parent")
@@ -302,19 +299,14 @@ def pairs_of(learner: Learner) -> list[Line]:
     return found
 
 
-def measure_all(
-    learner: Learner, pairs: Sequence[Line], workers: Workers, on_save: Callable[[], object] = lambda: None
-) -> None:
-    """Measure what is missing of the lines between these policies: once for each pair, then each alpha and episode.
-
-    on_save: called when more rows are on the disk.
-    """
+def measure_all(learner: Learner, pairs: Sequence[Line], workers: Workers) -> None:
+    """Measure what is missing of the lines between these policies: once for each pair, then each alpha and episode."""
     results = learner.paths.results
     lines = [learner.lines(pair) for pair in pairs]
     waiting = [(learner, own) for own in lines if not (_is_measured(results, own) and _is_aligned(own))]
     workers.do(_measure_pair, waiting, "measuring pairs of policies")
     for name, items in learner.work([line for own in lines for line in own]).items():
-        _append_rows(results / name, items, workers, on_save)
+        _append_rows(results / name, items, workers)
 
 
 def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
@@ -339,7 +331,7 @@ def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:
     write_summed(_measures_path(learner.paths.results, lines), found)
 
 
-def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_save: Callable[[], object]) -> None:
+def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers) -> None:
     """Add the rows of the items that the file lacks, and leave all rows in the order of the items."""
     lines, lacking = _rows_on_disk(path, items)
     rows_file(path).replace(lines)
@@ -349,7 +341,6 @@ def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_sav
     missing[0].prepare()
     for rows in workers.in_order(methodcaller("rows"), missing, path.stem):
         rows_file(path).append(*({"run": path.parent.name} | row for row in rows))
-        on_save()
     if lines and lacking[0] < len(items) - len(lacking):  # some were made again before others
         rows_file(path).replace(_rows_on_disk(path, items).lines)
 

@@ -143,8 +143,7 @@ def evaluation_jobs(settings: EvalSettings) -> list[Job]:
 def merging_job(settings: EvalSettings) -> Job:
     """The table of all results on the volume: an evaluation to which nothing is left."""
     given = {"task": settings.task, "trial": settings.trial, "seed": settings.seed, "update": settings.update}
-    filters = as_flags(given)
-    filters += ["--final_only"] if settings.final_only else []
+    filters = as_flags(given | {"final_only": settings.final_only or None})
     return [*_evaluation(settings), *filters, "--results_path", f"{RESULTS_DIR}/{RESULTS_TABLE}"]
 
 
@@ -167,7 +166,7 @@ def _only(found: FoundCheckpoint) -> list[str]:
     key = found.key
     seed = key.trial if key.seed is None else key.seed
     given = {"task": key.trained_on or key.task_id, "trial": key.trial, "seed": seed, "update": key.update}
-    return [*as_flags(given), *(["--final_only"] if key.update is None else [])]
+    return as_flags(given | {"final_only": key.update is None or None})
 
 
 def _rows(path: str) -> dict[RunKey, dict[str, Any]]:

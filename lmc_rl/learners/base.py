@@ -116,7 +116,7 @@ class Learner(Generic[Config, Run]):
         """Updates between checkpoints on the way; 0: there is none."""
         return 0
 
-    def train(self, run: Run, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
+    def train(self, run: Run, folder: Path, label: str, saved: dict | None) -> None:
         """Train a run to its end."""
         drive(
             run,
@@ -127,7 +127,6 @@ class Learner(Generic[Config, Run]):
             checkpoint_interval=self.checkpoint_interval,
             saved=saved,
             checkpoint_on_interrupt=False,
-            on_save=on_save,
             is_over=lambda: isinstance(run, SnapshotsAtForks) and run.is_over,
         )
 

@@ -82,7 +82,6 @@ def format_cache(content: Mapping, columns: Columns) -> bytes:
 
 
 def _rows(columns: Columns, batch: slice) -> list[dict]:
-    """Make the objects of some steps."""
     num_steps = len(columns["episode"][batch])
     values = []
     for name, column in columns.items():
@@ -169,7 +168,6 @@ def _parse_columns(steps: list[dict]) -> dict[str, Any]:
 
 
 def _column(values: list, name: str) -> np.ndarray:
-    """Make a column (S, ...) of the values of its steps."""
     dtype, shape = COLUMNS[name]
     if name in _VALUES:
         known = {value: index for index, value in enumerate(_VALUES[name][:-1])} | {None: -1}
@@ -218,7 +216,6 @@ def _check_sizes(num_experts: Iterable[int]) -> None:
 
 
 def _is_place(value: Any, length: int = 2) -> bool:
-    """Whether this is a list of so many coordinates."""
     return (
         isinstance(value, list)
         and len(value) == length

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from mop.common.reading import read_bytes, reading
 from mop.common.task_mix import is_task_id, tasks_of
 from mop.common.train_config import check_recorded, task_weights
 from mop.common.values import shown
-
-if TYPE_CHECKING:
-    pass
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:

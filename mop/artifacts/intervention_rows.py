@@ -4,12 +4,12 @@ The rows of a checkpoint are lines of JSON in `interventions.jsonl` beside its `
 rows to one file.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mop.artifacts.json_lines import JsonLines
+from mop.artifacts.results import table_column
 from mop.common.errors import InputError
 from mop.common.files import find_files, folder_lock, json_bytes, write_atomic, write_csv
 from mop.common.reading import read_bytes
@@ -101,14 +101,6 @@ def merge_rows(cache_dir: str | Path, table_path: str | Path, tell: Callable[[st
                 tell(str(error))
         others = sorted({name for row in rows for name in row}.difference(COLUMNS, ["phases"]))
         names = [*COLUMNS, *others, "phases"]
-        table = pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names})
+        table = pd.DataFrame({name: table_column([row.get(name) for row in rows]) for name in names})
         write_csv(place, table)
     return table
-
-
-def _column(values: list) -> "pd.Series":
-    import pandas as pd
-
-    if {type(value) for value in values if value is not None} == {int}:
-        return pd.Series(values, dtype="Int64")
-    return pd.Series([json.dumps(value) if isinstance(value, list) else value for value in values])

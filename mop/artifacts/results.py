@@ -133,10 +133,7 @@ def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     if not Path(path).exists():
         return [], []
     with reading(path, "results table"):
-        text = read_bytes(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-        rows = list(reader)
-    columns = list(reader.fieldnames or [])
+        columns, rows = _read_cells(path)
     needed = {*ADDED_COLUMNS, "checkpoint_path", "task_id"} - _SINCE
     is_ours = needed <= set(columns) and len(set(columns)) == len(columns)
     if not is_ours or any(None in row for row in rows):  # None: cells past the last column
@@ -150,14 +147,20 @@ def load_table_rows(path: str | Path, needed: Sequence[str] = ()) -> list[dict[s
     needed: columns without which it is none. Lists stay texts.
     """
     with reading(path, "results table"):
-        text = read_bytes(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-        rows = [{name: _typed(name, cell) for name, cell in row.items()} for row in reader]
-        if missing := sorted({"task_id", *needed}.difference(reader.fieldnames or ())):
+        columns, cells = _read_cells(path)
+        rows = [{name: _typed(name, cell) for name, cell in row.items()} for row in cells]
+        if missing := sorted({"task_id", *needed}.difference(columns)):
             raise InputError(f"it lacks {', '.join(missing)}")
         for row in rows:
             _check_values({name: value for name, value in row.items() if name not in _LISTS})
     return rows
+
+
+def _read_cells(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    text = read_bytes(path).decode("utf-8-sig")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    rows = list(reader)
+    return list(reader.fieldnames or []), rows
 
 
 def _typed(name: str, cell: str) -> Any:
@@ -242,7 +245,7 @@ def _as_table(rows: list[dict], kept: Sequence[str]) -> "pd.DataFrame":
     rows = sorted(rows, key=_order)
     known = (*DOCUMENTED_COLUMNS, *ADDED_COLUMNS)
     others = sorted({name for row in rows for name in row}.difference(known, kept))
-    return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others, *kept)})
+    return pd.DataFrame({name: table_column([row.get(name) for row in rows]) for name in (*known, *others, *kept)})
 
 
 def _order(row: dict) -> tuple:
@@ -252,7 +255,8 @@ def _order(row: dict) -> tuple:
         return (1,)
 
 
-def _table_column(values: list) -> "pd.Series":
+def table_column(values: list) -> "pd.Series":
+    """A column of plain values: of integers or truth values with gaps, or of anything; lists as JSON text."""
     import pandas as pd
 
     types = {type(value) for value in values if value is not None}

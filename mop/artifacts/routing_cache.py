@@ -164,7 +164,6 @@ def cache_files(
     content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
     content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
     columns, path = rounded(cache.steps.columns()), cache_path(cache_dir, key)
-    content.pop(STEPS_IN, None)
     if len(cache.steps) > MAX_JSON_STEPS:
         data = json_bytes(content | {STEPS_IN: _arrays_path(path).name, "routing_data": []})
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mop.common.errors import InputError
-from mop.common.reading import REMAKE, check_nesting, check_regular, reading
+from mop.common.reading import check_nesting, check_regular, reading
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +26,12 @@ _MAX_PICKLE = 2**26  # bytes of what a file holds beside its tensors
 _NOT_STORED = "a tensor is not stored number by number"
 
 
-def read_torch(path: str | Path, kind: str, way_out: str = REMAKE, has_tensors: bool = True) -> Any:
+def read_torch(path: str | Path, kind: str, has_tensors: bool = True) -> Any:
     """Read a file that `torch.save` wrote; floating-point numbers in its tensors are finite.
 
     kind: what the file should be, in words; has_tensors: False leaves None in the place of each tensor.
     """
-    with reading(path, kind, way_out):
+    with reading(path, kind):
         check_regular(path)
         if not zipfile.is_zipfile(path):
             raise InputError(f"it is no {kind}, or cut short (torch.save did not write all of it)")
@@ -76,7 +76,6 @@ class _Dtype:
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    """Make a Python number or text of a scalar of NumPy."""
     return np.frombuffer(data, dtype.letters)[0].item()
 
 
@@ -140,7 +139,6 @@ class _Unpickler(pickle._Unpickler):  # Python's own: its memo is a dictionary, 
         return flat.as_strided(size, stride, offset)  # within its storage, or it raises
 
     def _storage(self, dtype: str, key: str) -> "torch.Tensor":
-        """Read a storage as a tensor of one axis."""
         import torch
 
         data = bytearray(_member(self._archive, f"{self._folder}data/{key}"))

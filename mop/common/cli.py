@@ -234,15 +234,13 @@ def parser_of(
     parser = Parser(description=description, prog=prog)
     if config:
         parser.add_argument("--config", metavar="YAML", help=config)
-    return add_settings(parser, settings, defaults=defaults)
+    return add_settings(parser, settings, defaults)
 
 
-def add_settings(
-    parser: Parser, settings: type, names: Collection[str] | None = None, defaults: Mapping[str, Any] | None = None
-) -> Parser:
-    """The parser with further settings; names: only these."""
+def add_settings(parser: Parser, settings: type, defaults: Mapping[str, Any] | None = None) -> Parser:
+    """The parser with further settings."""
     groups: dict[str | None, Any] = {None: parser}
-    for field in (field for field in declared(settings) if names is None or field.name in names):
+    for field in declared(settings):
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
@@ -253,7 +251,6 @@ def add_settings(
 
 
 def _argument(settings: type, field: dataclasses.Field, default: Any) -> tuple[list[str], dict[str, Any]]:
-    """The names and options of a field's argument."""
     meta, (kind, item, _) = field.metadata, _type_of(settings, field.name)
     options: dict[str, Any] = {"help": _help(field, kind, default), "default": argparse.SUPPRESS}
     short = _short_choices(meta)
@@ -305,15 +302,11 @@ def check_of(settings: type, name: str) -> Callable[[Any], Any]:
     check = meta["parse"]
     if check is None:
         check = _check_of_type(item, meta)
-        if kind is tuple:
-            nargs = meta["nargs"]
-            check = values.each(check, nargs if isinstance(nargs, int) else None, least=int(nargs != "*"))
-            check = _with_commas(check) if meta["commas"] else check
+        check = _check_of_items(check, meta) if kind is tuple else check
     return (lambda value: None if value is None or is_null(value) else check(value)) if is_optional else check
 
 
 def _check_of_type(kind: type, meta: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """The check of a value of a plain type."""
     checks: dict[type, Callable[[Any], Any]] = {
         int: values.integer(meta["low"], meta["high"]),
         float: values.number(meta["low"], meta["high"], meta["above"]),
@@ -322,21 +315,33 @@ def _check_of_type(kind: type, meta: Mapping[str, Any]) -> Callable[[Any], Any]:
         Path: lambda value: Path(values.text(str(value))),
     }
     check = checks[kind]
-    allowed = values.choice(*meta["choices"]) if meta["choices"] else None
-    return check if allowed is None else lambda value: allowed(check(value))
+
+    def check_choice(value: Any) -> Any:
+        if (found := check(value)) not in meta["choices"]:
+            raise ValueError(f"must be {' or '.join(map(str, meta['choices']))}")
+        return found
+
+    return check_choice if meta["choices"] else check
 
 
-def _with_commas(check: Callable[[Any], tuple]) -> Callable[[Any], tuple]:
-    """`check` of the parts of a text between commas, each of which stands there once."""
+def _check_of_items(check: Callable[[Any], Any], meta: Mapping[str, Any]) -> Callable[[Any], tuple]:
+    """`check` of each item of a list, or of a text with commas, where each stands once."""
+    length = meta["nargs"] if isinstance(meta["nargs"], int) else None
+    least = 0 if meta["nargs"] == "*" else 1
 
-    def parse_words(value: Any) -> tuple:
-        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-        found = check(parts)
-        if len(set(found)) < len(found):
+    def parse_all(value: Any) -> tuple:
+        if meta["commas"] and isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ValueError("must be a list")
+        if len(value) < least or length not in (None, len(value)):
+            raise ValueError(f"must be a list of {length or f'at least {least}'}")
+        found = tuple(map(check, value))
+        if meta["commas"] and len(set(found)) < len(found):
             raise ValueError("must name each only once")
         return found
 
-    return parse_words
+    return parse_all
 
 
 def _type_of(settings: type, name: str) -> tuple[Any, Any, bool]:
@@ -354,12 +359,10 @@ _hints_of = functools.cache(typing.get_type_hints)
 
 
 def _name(field: dataclasses.Field) -> str:
-    """A setting as the user writes it."""
     return field.name if field.metadata["positional"] else f"--{field.metadata['flag'] or field.name}"
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
     if dataclasses.is_dataclass(value):
         return as_dict(value)
     if isinstance(value, dict):

@@ -161,13 +161,10 @@ def save_array(file: BinaryIO, array: "np.ndarray") -> None:
     np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)  # ty: ignore[invalid-argument-type]
 
 
-def write_figure(path: str | Path, figure: "Figure", dpi: int = 100) -> Path:
-    """Write a figure in the format of the path's ending (.png, .svg, .pdf), however it is shown; returns `path`.
-
-    dpi: dots per inch of a PNG. Raises OSError.
-    """
+def write_figure(path: str | Path, figure: "Figure") -> Path:
+    """Write a figure in the format of the path's ending (.png, .svg, .pdf); returns `path`. Raises OSError."""
     path = Path(path)
-    data = figure_bytes(figure, path.suffix[1:], dpi)
+    data = figure_bytes(figure, path.suffix[1:])
     write_atomic(path, lambda file: file.write(data))
     return path
 

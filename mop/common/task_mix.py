@@ -36,33 +36,13 @@ def name_of_list(task_ids: Sequence[str]) -> str:
     return f"{name[: _MAX_NAME - len(digest) - 1]}-{digest}"
 
 
-class TaskMix(NamedTuple):
-    """The tasks that a policy is trained on."""
-
-    name: str  # of the run on disk
-    weights: list[list]  # [task_id, weight] of each
-
-    @classmethod
-    def named(cls, weights: list[list], name: str | None = None) -> "TaskMix":
-        """The tasks under a name; None: the task's own, or one made of the names of several."""
-        task_ids = [task_id for task_id, _ in weights]
-        mix = cls(name or (task_ids[0] if len(task_ids) == 1 else name_of_list(task_ids)), weights)
-        is_taken = is_task_id(mix.name) or "," in mix.name or len(mix.name.encode()) > MAX_NAME_BYTES
-        if mix.is_list and is_taken:
-            raise InputError(
-                f"--name must be no task's id, without commas, and not longer than a folder's, not {mix.name!r}"
-            )
-        return mix
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the run is a list of tasks with a name of its own, and not one task."""
-        return [task_id for task_id, _ in self.weights] != [self.name]
-
-    @property
-    def weights_of_list(self) -> list[list] | None:
-        """The weights of a list; None for one task."""
-        return self.weights if self.is_list else None
+def name_of_run(task_ids: Sequence[str], name: str | None = None) -> str:
+    """What a run is called on disk; name: given by the user, None for the task's own, or one made of several names."""
+    named = name or (task_ids[0] if len(task_ids) == 1 else name_of_list(task_ids))
+    is_taken = is_task_id(named) or "," in named or len(named.encode()) > MAX_NAME_BYTES
+    if is_taken and list(task_ids) != [named]:
+        raise InputError(f"--name must be no task's id, without commas, and not longer than a folder's, not {named!r}")
+    return named
 
 
 def tasks_of(config: Mapping) -> list[tuple[str, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 from mop.common import cli
 from mop.common.cli import required, setting
 from mop.common.errors import InputError
-from mop.common.task_mix import TaskMix
+from mop.common.task_mix import name_of_run
 from mop.common.values import MAX_ENVS, folder_name, integer, number, or_word, share, shown, text
 
 DEFAULTS_FILE = Path(__file__).parents[2] / "config.yaml"
@@ -207,20 +207,16 @@ class TrainConfig:
         None, "log to this Weights & Biases project too (needs `pip install wandb`)", before=None, is_runtime=True
     )
 
-    @property
-    def task_mix(self) -> TaskMix:
-        """The tasks with their weights, and the name of the run."""
-        if self.tasks is not None:
-            return TaskMix.named(self.tasks, self.name)
-        try:
-            return TaskMix.named(task_weights([part.strip() for part in self.task_id.split(",")]), self.name)
-        except ValueError as error:
-            raise InputError(f"--task_id {error}, not {shown(self.task_id)}") from None
-
     def recorded(self) -> dict[str, Any]:
         """The config as plain values, as checkpoints carry it: `task_id` is the run's name on disk."""
-        mix = self.task_mix
-        return cli.as_dict(self, leave_out=("name",)) | {"task_id": mix.name, "tasks": mix.weights_of_list}
+        try:
+            tasks = self.tasks or task_weights([part.strip() for part in self.task_id.split(",")])
+        except ValueError as error:
+            raise InputError(f"--task_id {error}, not {shown(self.task_id)}") from None
+        task_ids = [task_id for task_id, _ in tasks]
+        name = name_of_run(task_ids, self.name)
+        several = None if task_ids == [name] else tasks
+        return cli.as_dict(self, leave_out=("name",)) | {"task_id": name, "tasks": several}
 
 
 @dataclass(frozen=True, kw_only=True)

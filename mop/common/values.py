@@ -6,7 +6,7 @@ Each raises a ValueError whose message goes on behind the setting's name: "must 
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
@@ -61,17 +61,6 @@ def share(value: Any) -> float:
         return float(flag(value))
     except ValueError:
         return number(0, high=1)(value)
-
-
-def choice(*allowed: Any) -> Callable[[Any], Any]:
-    """A check for one of some values."""
-
-    def parse(value: Any) -> Any:
-        if value not in allowed:
-            raise ValueError(f"must be {' or '.join(map(str, allowed))}")
-        return value
-
-    return parse
 
 
 def limits(low: float | None = None, high: float | None = None, above: float | None = None) -> str:
@@ -143,16 +132,3 @@ def or_word(parse: Callable[[Any], Any], **meanings: Any) -> Callable[[Any], Any
             raise ValueError(f"{error}, or {' or '.join(meanings)}") from None
 
     return parse_or_word
-
-
-def each(parse: Callable[[Any], Any], length: int | None = None, least: int = 1) -> Callable[[Any], tuple]:
-    """A check for lists with `parse` for each item; length: the number of items, if there is only one."""
-
-    def parse_all(values: Any) -> tuple:
-        if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ValueError("must be a list")
-        if len(values) < least or length not in (None, len(values)):
-            raise ValueError(f"must be a list of {length or f'at least {least}'}")
-        return tuple(map(parse, values))
-
-    return parse_all

@@ -132,7 +132,6 @@ class World:
         return len(self.actions)
 
     def _front(self) -> tuple[int, int]:
-        """The cell before the agent."""
         (x, y), (dx, dy) = self.position, DIRECTIONS[self.direction]
         return x + dx, y + dy
 

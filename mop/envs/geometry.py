@@ -2,7 +2,7 @@
 
 A cell is one integer: object type + 2^8 x colour + 2^16 x state (Minigrid's own indices) + 2^20 x the number of the
 object in its world (0 for walls and empty cells), so that an object is recognised when it is carried elsewhere.
-`mop.envs.geometry` has the compiled form of `observe`; `mop.envs.babyai` chooses.
+`mop.fast.grid` has the compiled form of `observe`; `mop.envs.babyai` chooses.
 """
 
 import numpy as np

@@ -277,5 +277,4 @@ def _import_quietly():
 
 
 def _first_line(error: Exception) -> str:
-    """An error of a library as one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .:;")

@@ -47,11 +47,6 @@ def replay_world(task_id: str, seed: int, actions: Sequence[int]) -> MiniGridEnv
     return env
 
 
-def render_world(task_id: str, seed: int, actions: Sequence[int] = (), tile_size: int = 32) -> np.ndarray:
-    """A picture (height, width, 3) uint8 of world `seed` after `actions`; the agent's view is highlighted."""
-    return replay_world(task_id, seed, actions).get_frame(tile_size=tile_size)
-
-
 def draw_cells(
     cells: np.ndarray, agent: tuple[int, int, int] | None, seen: np.ndarray | None = None, tile_size: int = 32
 ) -> np.ndarray:
@@ -64,7 +59,8 @@ def draw_cells(
         tiles = []
         for x, code in enumerate(row):
             direction = agent[2] if agent is not None and agent[:2] == (x, y) else None
-            tiles.append(_draw_tile((tuple(code), direction, seen is not None and bool(seen[y, x])), tile_size))
+            is_seen = seen is not None and bool(seen[y, x])
+            tiles.append(Grid.render_tile(WorldObj.decode(*code), direction, is_seen, tile_size))
         rows.append(np.concatenate(tiles, 1))
     return np.concatenate(rows).astype(np.uint8)
 
@@ -78,12 +74,3 @@ def draw_view(image: np.ndarray, tile_size: int = 32) -> np.ndarray:
     cells = np.asarray(image, np.int64).reshape(3, side, side).transpose(2, 1, 0)  # row j towards the agent, column i
     ahead = 3  # upwards
     return draw_cells(cells, (side // 2, side - 1, ahead), cells[..., 0] != OBJECT_TO_IDX["unseen"], tile_size)
-
-
-_Tile = tuple[tuple[int, int, int] | None, int | None, bool]  # object (type, colour, state), agent's direction, seen
-
-
-def _draw_tile(tile: _Tile, tile_size: int) -> np.ndarray:
-    code, direction, is_seen = tile
-    cell = None if code is None else WorldObj.decode(*code)
-    return Grid.render_tile(cell, direction, is_seen, tile_size)

@@ -69,9 +69,8 @@ class Teacher:
 
         Raises TeacherFailure; after that the bot cannot be asked again in the episode.
         """
-        self._plan.num_looks = 0
         try:
-            action = int(self._bot.replan(world.actions[-1] if world.actions else None))
+            action = self._answer(world)
         except EndlessPlanning:
             raise TeacherFailure("loop") from None
         except DisappearedBoxError:
@@ -83,6 +82,11 @@ class Teacher:
         if action == Actions.done:
             raise TeacherFailure("unsolved")
         return action
+
+    def _answer(self, world) -> int:
+        """The bot's action, `done` where it gives up."""
+        self._plan.num_looks = 0
+        return int(self._bot.replan(world.actions[-1] if world.actions else None))
 
     @property
     def phase(self) -> tuple[int, int]:

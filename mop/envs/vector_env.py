@@ -55,7 +55,6 @@ class StepArrays:
 
     obs: np.ndarray  # (N, O) float32
     label: np.ndarray  # (N,) int64, the bot's action, NO_LABEL where it has none
-    label_valid: np.ndarray  # (N,) bool
     reward: np.ndarray  # (N,) float32, of the action just taken
     terminated: np.ndarray  # (N,) bool
     truncated: np.ndarray  # (N,) bool; also where the bot failed
@@ -78,7 +77,7 @@ class StepArrays:
     def layout(cls, *axes: int) -> Layout:
         """Shape and dtype of each field for N environments, `axes` being N or, for a record of T steps, T, N."""
         shapes = {"obs": (*axes, OBS_DIM), "fresh_failures": (*axes, len(FAILURE_KINDS))}
-        dtypes = {"obs": "f4", "reward": "f4", "label_valid": "?", "terminated": "?", "truncated": "?"}
+        dtypes = {"obs": "f4", "reward": "f4", "terminated": "?", "truncated": "?"}
         names = [field.name for field in dataclasses.fields(cls)]
         return {name: (shapes.get(name, axes), np.dtype(dtypes.get(name, "i8"))) for name in names}
 
@@ -113,7 +112,6 @@ class Slots:
             if not (terminated or truncated):
                 try:
                     arrays.label[row] = world.label()
-                    arrays.label_valid[row] = True
                 except TeacherFailure as failure:  # no label for this state: the episode ends without it
                     arrays.failure[row] = FAILURE_KINDS.index(failure.kind)
                     truncated = True
@@ -146,7 +144,7 @@ class Slots:
                     label = world.label()
             except TeacherFailure as failure:
                 raise InputError(f"the saved worlds cannot be replayed ({failure.kind}); train anew") from None
-            self.arrays.label[row], self.arrays.label_valid[row] = label, True
+            self.arrays.label[row] = label
         return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
 
     def reseed(self, seed: int) -> None:
@@ -154,7 +152,7 @@ class Slots:
         self.seed = seed
 
     def _clear(self) -> None:
-        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "bot_steps", "label_valid"):
+        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "bot_steps"):
             getattr(self.arrays, name)[self.rows] = 0
         self.arrays.failure[self.rows] = -1
         self.arrays.label[self.rows] = NO_LABEL
@@ -170,7 +168,6 @@ class Slots:
                 self.arrays.fresh_failures[row, FAILURE_KINDS.index(failure.kind)] += 1
                 failures.append(failure.kind)
                 continue
-            self.arrays.label_valid[row] = True
             self.seeds[i], self.k[i] = self.seed, k + attempt
             return world.mission
         raise InputError(unteachable(self.slot_tasks[i].task_id, failures))

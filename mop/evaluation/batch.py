@@ -3,7 +3,7 @@
 import os
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -105,7 +105,6 @@ def evaluate_missing(
 
 
 def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None:
-    """Remove what killed processes left, and check that everything can be written."""
     prepare_table(results_path)
     folders = {"--cache_dir": settings.cache_dir} | ({"--plots_dir": settings.plots_dir} if plots else {})
     for flag, folder in folders.items():
@@ -160,16 +159,11 @@ def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
     try:
         row = load_result(result_path(settings.cache_dir, found.key))
-        is_done = is_up_to_date(row, found, settings)
+        is_of_file = row.get("checkpoint_sha256") == file_digest(found.path)
     except (InputError, OSError):
         return False
-    return is_done and (settings.skip_routing or cache_path(settings.cache_dir, found.key).exists())
-
-
-def is_up_to_date(row: Mapping, found: FoundCheckpoint, settings: Settings) -> bool:
-    """Whether a result row was made from this very file, with a routing cache where one is wanted."""
-    has_cache = settings.skip_routing or bool(row.get("has_routing_cache"))
-    return has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
+    has_cache = row.get("has_routing_cache") and cache_path(settings.cache_dir, found.key).exists()
+    return is_of_file and bool(settings.skip_routing or has_cache)
 
 
 # --- one checkpoint ---------------------------------------------------------------------------------------------------
@@ -367,12 +361,12 @@ def write_heatmap(found: FoundCheckpoint, cache_dir: str, plots_dir: str) -> Pat
     path, cached = found.key.artefacts(plots_dir) / "routing_heatmap.png", cache_path(cache_dir, found.key)
     if path.exists() and cached.exists() and path.stat().st_mtime_ns > cached.stat().st_mtime_ns:
         return path
-    from mop.envs.render import render_world
+    from mop.envs.render import replay_world
     from mop.plotting.maps import plot_overall_routing
 
     cache = load_cache(cached)
     for field in ("position", "layer_routing", "seed", "mission"):
         cache.require(field)
     first = cache.episodes[0]
-    figure = plot_overall_routing(cache, render_world(found.key.task_id, first["seed"]), first["mission"])
-    return write_figure(path, figure)
+    picture = replay_world(found.key.task_id, first["seed"], []).get_frame()
+    return write_figure(path, plot_overall_routing(cache, picture, first["mission"]))

@@ -2,13 +2,12 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from mixture_of_experts import RecurrentPolicy, compute_lpc
@@ -25,7 +24,7 @@ from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import GIVE_UP, EvalVectorEnv
 from mop.envs.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.envs.teacher import TeacherFailure
-from mop.evaluation.rollout import Answer, Choose, Missions, Policy, Step, WorldPolicy, greedy, rollout
+from mop.evaluation.rollout import Answer, Choose, Missions, Policy, WorldPolicy, greedy, rollout
 from mop.evaluation.settings import PlaySettings, WorldSettings
 from mop.training.devices import choose_device
 from mop.training.policies import policy_from_checkpoint
@@ -49,35 +48,6 @@ class Evaluation:
     bot_failures: dict[str, int] | None = None
 
 
-class _Recorder:
-    """The states of the slots and the answers of the policy at every step of a rollout."""
-
-    def __init__(self):
-        self._active: list[np.ndarray] = []
-        self._states: list[np.ndarray] = []
-        self._outputs: list[list[Tensor]] = []
-        self._actions: list[np.ndarray] = []
-
-    def add(self, env: EvalVectorEnv, step: Step) -> None:
-        self._active.append(env.active.copy())
-        self._states.append(env.state.copy())
-        self._outputs.append([step.answer.logits, *step.answer.routing])
-        self._actions.append(step.action)
-
-    def steps(self, expert_hidden_sizes: Sequence[Sequence[int]]) -> Steps:
-        """Return the steps of the active slots, in the order of episodes and steps."""
-        rows, state = np.flatnonzero(np.concatenate(self._active)), np.concatenate(self._states)
-        rows = rows[np.argsort(state["episode"][rows], kind="stable")]  # the steps of an episode came in their order
-        logits, *routing = (torch.cat(parts).numpy()[rows] for parts in zip(*self._outputs, strict=True))
-        return Steps(
-            **{name: state[name][rows] for name in state.dtype.names or ()},
-            layer_routing=routing,
-            lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
-            action_logits=logits,
-            action=np.concatenate(self._actions)[rows].astype(np.int8),
-        )
-
-
 def prepare(
     checkpoint: Mapping, encoder: MissionEncoder, device: torch.device | str = "cpu"
 ) -> tuple[RecurrentPolicy, Missions]:
@@ -94,14 +64,40 @@ def prepare(
 
 
 def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv, temperature: float = 0.0) -> Steps:
-    """Play the worlds of `env`, which holds the episodes then; returns their steps.
+    """Play the worlds of `env`, which holds the episodes then; act: for `rollout`.
 
-    act: for `rollout`; temperature: of the softmax from which actions are drawn, 0: the likeliest ones.
+    temperature: of the softmax from which actions are drawn, 0: the likeliest ones. Returns their steps, in the order
+    of episodes and steps.
     """
-    recorder, choose = _Recorder(), drawn(temperature) if temperature > 0 else greedy
+    active, states, outputs, actions = [], [], [], []
+    choose = drawn(temperature) if temperature > 0 else greedy
     for step in rollout(act, env, policy.initial_hidden(len(env.worlds)), choose=choose):
-        recorder.add(env, step)
-    return recorder.steps(policy.expert_hidden_sizes)
+        active.append(env.active.copy())
+        states.append(env.state.copy())
+        outputs.append([step.answer.logits, *step.answer.routing])
+        actions.append(step.action)
+    rows, state = np.flatnonzero(np.concatenate(active)), np.concatenate(states)
+    rows = rows[np.argsort(state["episode"][rows], kind="stable")]  # the steps of an episode came in their order
+    logits, *routing = (torch.cat(parts).numpy()[rows] for parts in zip(*outputs, strict=True))
+    return Steps(
+        **{name: state[name][rows] for name in state.dtype.names or ()},
+        layer_routing=routing,
+        lpc=compute_lpc(list(map(torch.from_numpy, routing)), policy.expert_hidden_sizes).numpy(),
+        action_logits=logits,
+        action=np.concatenate(actions)[rows].astype(np.int8),
+    )
+
+
+def play_solved(
+    policy: RecurrentPolicy, act: Policy, bot_paths: BotPaths, solved: Mapping[int, int], num_envs: int,
+    with_phases: bool, progress: Progress | None, temperature: float = 0.0,
+) -> tuple[EvalVectorEnv, Steps]:  # fmt: skip
+    """`play` in worlds that the bot solves (seed -> its steps, which become `expert_steps` of the episodes)."""
+    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps, with_phases, progress)
+    steps = play(policy, act, env, temperature)
+    for episode in env.episodes:
+        episode["expert_steps"] = solved[episode["seed"]]
+    return env, steps
 
 
 def drawn(temperature: float) -> Choose:
@@ -146,10 +142,8 @@ def evaluate(
     policy, missions = prepare(checkpoint, encoder, device)
     solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
     with_phases = with_phases and record_steps
-    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps, with_phases, progress)
-    steps = play(policy, WorldPolicy(policy, missions), env, temperature)
-    for episode in env.episodes:
-        episode["expert_steps"] = solved[episode["seed"]]
+    act = WorldPolicy(policy, missions)
+    env, steps = play_solved(policy, act, bot_paths, solved, num_envs, with_phases, progress, temperature)
     metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
     failures = dict(Counter(env.bot_failures.values())) if with_phases else None
     return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes, failures)

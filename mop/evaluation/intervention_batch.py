@@ -1,7 +1,7 @@
 """Which interventions on a checkpoint's routing lack a row, and making it; the table of all of them."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,8 +59,8 @@ def intervene(
 ) -> int:
     """Make the rows that are missing of the interventions asked for, tell them all, draw use against need.
 
-    Of a policy of several tasks, for each of them, or for `settings.task`. Arguments and errors as `make_missing`.
-    Returns 0.
+    Of a policy of several tasks, for each of them, or for `settings.task`. what: None for `standard_battery`; force:
+    also those that have a row. Returns 0.
     """
     evaluations = by_task(FoundCheckpoint(RunKey.from_checkpoint(checkpoint), Path(checkpoint)))
     keys = [found.key for found in evaluations if settings.task is None or found.key.is_of(settings.task)]
@@ -76,52 +76,27 @@ def intervene(
 def _intervene_on(
     key: RunKey, checkpoint: str, what: Sequence[Asked] | None, settings: InterventionSettings, force: bool
 ) -> None:
-    """`intervene` in the worlds of one task."""
     _prepare_places(settings, key)
     rows_path = interventions_path(settings.cache_dir, key)
     try:
-        made = make_missing(key, checkpoint, what, settings, force)
+        study, about = open_study(Path(checkpoint), key, settings)
+        phases = study.phases if study.group_by != "overall" else []
+        asked = list(what) if what is not None else standard_battery(study.policy.expert_hidden_sizes, phases)
+        for intervention, _ in asked:
+            study.check(intervention)
+        swaps = _open_swaps(study, {intervention.file for intervention, _ in asked if intervention.file})
+        missing = [item for item in asked if force or not is_done(load_rows(rows_path), item, about, swaps)]
+        print(f"{key.label}: {len(asked)} interventions, {len(missing)} to make")
+        elsewhere = make_rows(study, missing, rows_path, about, swaps, force)
     finally:  # also after Ctrl-C: what is made is in the table
         table = merge_rows(settings.cache_dir, settings.results_path, print)
-    wanted = {(str(intervention), variant): number for number, (intervention, variant) in enumerate(made.asked)}
+    wanted = {(str(intervention), variant): number for number, (intervention, variant) in enumerate(asked)}
     rows = [row for row in load_rows(rows_path) if (row["intervention"], row["variant"]) in wanted]
     print(format_rows(sorted(rows, key=lambda row: wanted[row["intervention"], row["variant"]])))
-    _draw(load_rows(rows_path), made.about, key, settings)
+    _draw(load_rows(rows_path), about, key, settings)
     print(f"rows: {rows_path}, table of all checkpoints: {settings.results_path} (rows: {len(table)})")
-    if made.elsewhere:
-        print(f"{len(made.elsewhere)} of these are being made by another process")
-
-
-class Made(NamedTuple):
-    """What was asked for of a checkpoint, what its rows have in common, and what another process is making."""
-
-    asked: list[Asked]
-    about: dict
-    elsewhere: list[Asked]
-
-
-def make_missing(
-    key: RunKey,
-    checkpoint: str,
-    what: Sequence[Asked] | None,
-    settings: InterventionSettings,
-    force: bool = False,
-    on_row: Callable[[], object] = lambda: None,
-) -> Made:
-    """Make the rows of a checkpoint that are missing.
-
-    key: of its evaluation, with the task in whose worlds it is; what: None for `standard_battery`; force: also those
-    that have a row; on_row: called after each.
-    """
-    rows_path = interventions_path(settings.cache_dir, key)
-    study, about = open_study(Path(checkpoint), key, settings)
-    asked = list(what) if what is not None else _battery_of(about | {"phases": study.phases})
-    for intervention, _ in asked:
-        study.check(intervention)
-    swaps = _open_swaps(study, {intervention.file for intervention, _ in asked if intervention.file})
-    missing = [item for item in asked if force or not is_done(load_rows(rows_path), item, about, swaps)]
-    print(f"{key.label}: {len(asked)} interventions, {len(missing)} to make")
-    return Made(asked, about, make_rows(study, missing, rows_path, about, swaps, force, on_row))
+    if elsewhere:
+        print(f"{len(elsewhere)} of these are being made by another process")
 
 
 def open_study(path: Path, key: RunKey, settings: InterventionSettings) -> "tuple[Study, dict]":
@@ -145,11 +120,6 @@ def open_study(path: Path, key: RunKey, settings: InterventionSettings) -> "tupl
     return study, about
 
 
-def _battery_of(row: Mapping) -> list[Asked]:
-    """The standard battery for a checkpoint, with the `phases_by` and `phases` of its worlds."""
-    return standard_battery(row["expert_hidden_sizes"], row["phases"] if row["phases_by"] != "overall" else [])
-
-
 def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: "Mapping[str, Swap]") -> bool:
     """Whether there is a row of an intervention from this very checkpoint, in these worlds, with these phases."""
     intervention, variant = asked
@@ -159,9 +129,8 @@ def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: "Mappi
 
 
 def make_rows(
-    study: "Study", missing: Sequence[Asked], path: Path, about: Mapping, swaps: "Mapping[str, Swap]", force: bool,
-    on_row: Callable[[], object],
-) -> list[Asked]:  # fmt: skip
+    study: "Study", missing: Sequence[Asked], path: Path, about: Mapping, swaps: "Mapping[str, Swap]", force: bool
+) -> list[Asked]:
     """Make rows and add each to the file as soon as it is there; returns what another process is making."""
     elsewhere = []
     with tqdm(missing, unit="intervention", dynamic_ncols=True, disable=not missing) as bar:
@@ -176,7 +145,6 @@ def make_rows(
                     names = {"intervention": str(intervention), "variant": variant, "swap_sha256": digest}
                     now = {"evaluated_at": datetime.now(UTC).isoformat(timespec="seconds")}
                     add_row(path, {**about, **names, **study.run(intervention, variant, routers), **now})
-                    on_row()
     return elsewhere
 
 
@@ -191,7 +159,6 @@ _NO_SWAP = Swap(None, None)
 
 
 def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
-    """Open the checkpoints whose routers are taken."""
     from mop.evaluation.evaluate import load_for_evaluation
     from mop.evaluation.intervention_runs import with_routers_of
     from mop.training.policies import policy_from_checkpoint
@@ -205,7 +172,6 @@ def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
 
 
 def _prepare_places(settings: InterventionSettings, key: RunKey) -> None:
-    """Check, before any work, that everything can be written."""
     prepare_table(Path(settings.results_path))
     check_writable(settings.cache_dir, "--cache_dir")
     check_writable(settings.plots_dir, "--plots_dir")

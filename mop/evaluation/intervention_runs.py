@@ -6,7 +6,7 @@ Axis letters: W worlds, S steps, N worlds side by side.
 
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from mop.common.intervention_grammar import GATE_ONLY, NONE, SWAP, Intervention
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import MissionEncoder
-from mop.evaluation.evaluate import NUM_ENVS, Progress, play, prepare
+from mop.evaluation.evaluate import NUM_ENVS, Progress, play_solved, prepare
 from mop.evaluation.rollout import Answer, Policy, WorldPolicy, rollout
 from mop.evaluation.routing_gates import Gates, apply_state_policy, experts_of_units
 
@@ -42,48 +42,6 @@ def with_routers_of(policy: RecurrentPolicy, other: RecurrentPolicy) -> Recurren
     except RuntimeError:
         raise InputError("the routers of the two policies do not fit: their experts or widths differ") from None
     return changed
-
-
-class Actor:
-    """The policy of a checkpoint, which acts with or without an intervention on its routing."""
-
-    def __init__(
-        self,
-        checkpoint: Mapping,
-        encoder: MissionEncoder,
-        device: torch.device | str = "cpu",
-    ):
-        self.policy, self._missions = prepare(checkpoint, encoder, device)
-        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes)
-        self._act = WorldPolicy(self.policy, self._missions)
-
-    def with_routers_of(self, other: RecurrentPolicy) -> "Actor":
-        """The same policy with the routers of another."""
-        actor = copy(self)
-        actor._act = WorldPolicy(with_routers_of(self.policy, other), self._missions)
-        return actor
-
-    def under(
-        self, gates: Gates, variant: str = GATE_ONLY, numbers: np.ndarray | None = None, when: When | None = None
-    ) -> Policy:
-        """Make the policy for `rollout`, with an intervention.
-
-        numbers (W,) int: of the worlds in the evaluation, None for 0, 1, ...; when: where it is made, None for
-        everywhere.
-        """
-        if gates.intervention.kind in (NONE, SWAP):
-            return self._act
-
-        def act(envs: EvalVectorEnv, hidden: Tensor) -> Answer:
-            world, t_step = envs.state["episode"], envs.state["t_step"]
-            world = world if numbers is None else numbers[world]
-            is_on = None if when is None else when(world, t_step)
-            answer = self._act(envs, hidden, gates.at(world, t_step, is_on))
-            return answer._replace(
-                hidden=apply_state_policy(variant, self._experts, answer.routing, hidden, answer.hidden)
-            )
-
-        return act
 
 
 class RecordedEpisodes:
@@ -138,15 +96,16 @@ class Study:
         """Plays the intact episodes. group_by: of GROUPINGS, what is a phase; None: `phase_grouping`;
         progress: called with the number of episodes just finished.
         """
-        self._actor = Actor(checkpoint, encoder, device)
-        self.policy = self._actor.policy
+        self.policy, self._missions = prepare(checkpoint, encoder, device)
+        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes)
+        self._act = WorldPolicy(self.policy, self._missions)
         self._bot_paths, self._num_envs, self._eval_seed = bot_paths, num_envs, eval_seed
         self._solved, self._bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
-        act, seen = self._actor.under(Gates(Intervention(NONE), self.policy.expert_hidden_sizes)), []
+        seen = []
 
         def act_and_see(env: EvalVectorEnv, hidden: Tensor) -> Answer:
             seen.append((env.state["episode"][env.active], env.obs[env.active].astype(np.uint8)))
-            return act(env, hidden)
+            return self._act(env, hidden)
 
         self.intact = self._play(act_and_see, np.arange(num_episodes), progress)
         world, obs = (np.concatenate(parts) for parts in zip(*seen, strict=True))
@@ -165,38 +124,27 @@ class Study:
             )
         Gates(intervention, self.policy.expert_hidden_sizes)
 
-    def run(
-        self,
-        intervention: Intervention,
-        variant: str = GATE_ONLY,
-        routers: RecurrentPolicy | None = None,
-        progress: Progress | None = None,
-    ) -> dict:
+    def run(self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None) -> dict:
         """Measure metrics and effects of an intervention: a row of `mop.artifacts.intervention_rows` without its names.
 
         Arguments and errors as `episodes`.
         """
-        changed = self.episodes(intervention, variant, routers, progress)
+        changed = self.episodes(intervention, variant, routers)
         metrics = compute_metrics(changed.episodes, changed.steps.lpc, self._bot_plan_failures)
         agrees = self.agrees(intervention, variant, routers)
         return metrics | measure_effects(self.intact, changed, agrees, self.group_by)
 
     def episodes(
-        self,
-        intervention: Intervention,
-        variant: str = GATE_ONLY,
-        routers: RecurrentPolicy | None = None,
-        progress: Progress | None = None,
+        self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None
     ) -> RoutingData:
         """The episodes with an intervention, in the worlds of `intact`.
 
-        routers: for `swap`, the policy whose routers are taken; progress: called with the number of episodes just
-        finished, more than there are worlds where they are played several times.
+        routers: for `swap`, the policy whose routers are taken.
         """
-        gates, actor = self._prepare(intervention, routers)
+        gates, act = self._prepare(intervention, routers)
         if intervention.phase is not None:
-            return self._play_in_phase(gates, variant, actor, progress)
-        return self._play(actor.under(gates, variant), np.arange(len(self._solved)), progress)
+            return self._play_in_phase(gates, variant, act)
+        return self._play(self._under(act, gates, variant), np.arange(len(self._solved)))
 
     def agrees(
         self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None
@@ -206,7 +154,7 @@ class Study:
         It is shown their observations, step by step, and carries its own memory along, as the intervention makes it;
         but the actions that are taken in the world are those of the intact policy. Arguments and errors as `episodes`.
         """
-        gates, actor = self._prepare(intervention, routers)
+        gates, act = self._prepare(intervention, routers)
         steps, actions, when = self.intact.steps, self.intact.column("action"), None
         if intervention.phase is not None:
             is_in = self._phase == self.phases.index(intervention.phase)
@@ -218,33 +166,51 @@ class Study:
         envs = RecordedEpisodes(self.intact, self._obs, self._num_envs)
         agrees = np.empty(len(steps), bool)
         hidden = self.policy.initial_hidden(len(envs.active))
-        for step in rollout(actor.under(gates, variant, when=when), envs, hidden):
+        for step in rollout(self._under(act, gates, variant, when=when), envs, hidden):
             rows = envs.rows[envs.active]
             agrees[rows] = step.action[envs.active] == actions[rows]
         return agrees
 
-    def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Actor]:
-        """Make the gates, and the actor that they change."""
+    def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, WorldPolicy]:
         self.check(intervention)
         gates = Gates(
             intervention, self.policy.expert_hidden_sizes, checked_weights(self.intact.steps), self._eval_seed
         )
-        is_swap = intervention.kind == SWAP and routers is not None
-        return gates, self._actor.with_routers_of(routers) if is_swap else self._actor
+        if intervention.kind == SWAP and routers is not None:
+            return gates, WorldPolicy(with_routers_of(self.policy, routers), self._missions)
+        return gates, self._act
 
-    def _play(self, act: Policy, worlds: np.ndarray, progress: Progress | None) -> RoutingData:
+    def _under(
+        self, act: WorldPolicy, gates: Gates, variant: str, numbers: np.ndarray | None = None, when: When | None = None
+    ) -> Policy:
+        """Make the policy for `rollout`, with an intervention.
+
+        numbers (W,) int: of the worlds in the evaluation, None for 0, 1, ...; when: where it is made, None for
+        everywhere.
+        """
+        if gates.intervention.kind in (NONE, SWAP):
+            return act
+
+        def changed(envs: EvalVectorEnv, hidden: Tensor) -> Answer:
+            world, t_step = envs.state["episode"], envs.state["t_step"]
+            world = world if numbers is None else numbers[world]
+            is_on = None if when is None else when(world, t_step)
+            answer = act(envs, hidden, gates.at(world, t_step, is_on))
+            after = apply_state_policy(variant, self._experts, answer.routing, hidden, answer.hidden)
+            return answer._replace(hidden=after)
+
+        return changed
+
+    def _play(self, act: Policy, worlds: np.ndarray, progress: Progress | None = None) -> RoutingData:
         """Play the episodes in some of the worlds (W,), in their order."""
-        seeds = np.array(list(self._solved))[worlds].tolist()
-        env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True, progress)
-        steps = play(self.policy, act, env)
-        for episode in env.episodes:
-            episode["expert_steps"] = self._solved[episode["seed"]]
+        solved = dict(np.array(list(self._solved.items()))[worlds].tolist())
+        env, steps = play_solved(self.policy, act, self._bot_paths, solved, self._num_envs, True, progress)
         header = {"task_id": self._bot_paths.task_id, "expert_hidden_sizes": self.policy.expert_hidden_sizes}
         return RoutingData(header, env.episodes, steps)
 
     # --- in a phase ---------------------------------------------------------------------------------------------------
 
-    def _play_in_phase(self, gates: Gates, variant: str, actor: Actor, progress: Progress | None) -> RoutingData:
+    def _play_in_phase(self, gates: Gates, variant: str, act: WorldPolicy) -> RoutingData:
         """Play the episodes with an intervention at the steps in a phase, and at no other.
 
         The phase of a step is known only when its episode is complete. But an episode does not depend on what would be
@@ -267,7 +233,7 @@ class Study:
                 if turns[world] and wrong[world] <= turns[world][-1]:
                     raise InputError(f"{gates.intervention}: {self.group_by} is not known before an action is chosen")
                 turns[world].append(int(wrong[world]))
-            part = self._play(actor.under(gates, variant, waiting, is_on), waiting, progress)
+            part = self._play(self._under(act, gates, variant, waiting, is_on), waiting)
             changed = exchange(changed, part, waiting)
 
     def _first_wrong(self, changed: RoutingData, phase: str, is_on: Callable) -> np.ndarray:

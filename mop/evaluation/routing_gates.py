@@ -70,7 +70,6 @@ class Gates:
         return intervene
 
     def _change(self, layer: int, weights: np.ndarray, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
-        """Intervene on the weights (N, E) of a layer, at every sample."""
         kinds = {part.kind: part for part in self._parts if part.layer in (None, layer)}
         if "uniform" in kinds:
             weights = weights * 0 + 1 / weights.shape[-1]

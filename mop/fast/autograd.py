@@ -69,7 +69,7 @@ class Call(NamedTuple):
     shape: PolicyShape
     specs: Sequence[ViewSpec] | None  # of each parameter in the flat array; None: that is the only parameter
     keep: Tensor  # (T, N) bool
-    dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, see `sequence.Dropout`
+    dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, as `sequence.Dropout`
     num_states: int  # of the last so many steps the states are returned
 
 
@@ -83,7 +83,6 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _of_part(tensor: Tensor | None, part: slice) -> np.ndarray | None:
-    """The environments of a part of (T, N, ...)."""
     return None if tensor is None else _numpy(tensor)[:, part]
 
 
@@ -109,10 +108,10 @@ class CompiledSequence(torch.autograd.Function):
         results = [np.empty((steps, num_envs, width), weights.dtype) for steps, width in sizes]
 
         def run(part: slice) -> sequence.Tape:
-            dropouts = [d and sequence.Dropout(_numpy(d[0])[:, part], *d[1:]) for d in call.dropouts]
-            inputs = (_of_part(tensor, part) for tensor in (obs, lang, x))
-            given = sequence.Given(*inputs, hidden[part], keep[:, part], dropouts)
-            found, tape = sequence.forward(shape, weights, given, call.num_states)
+            dropouts = [d and (_numpy(d[0])[:, part], *d[1:]) for d in call.dropouts]
+            inputs = [_of_part(tensor, part) for tensor in (obs, lang, x)]
+            given = (*inputs, hidden[part], keep[:, part], dropouts)
+            found, tape = sequence.forward(shape, weights, *given, call.num_states)
             for result, own in zip(results, (found.logits, found.states, *found.routing), strict=True):
                 result[:, part] = own
             return tape

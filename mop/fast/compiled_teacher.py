@@ -4,12 +4,11 @@ import numpy as np
 from minigrid.core.constants import OBJECT_TO_IDX
 from minigrid.core.world_object import WorldObj
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc, OpenInstr, PickupInstr, PutNextInstr
-from minigrid.utils.baby_ai_bot import DisappearedBoxError
 
 from mop.common.conventions import SUBGOALS
 from mop.envs import teacher
 from mop.envs.geometry import DIRECTIONS, EMPTY, code_kind
-from mop.envs.teacher import TeacherFailure, clauses
+from mop.envs.teacher import clauses
 from mop.fast import bot
 from mop.fast.bot import (
     BOT,
@@ -86,32 +85,19 @@ class Teacher(teacher.Teacher):
             if places:
                 cells[first : first + len(places)] = places
 
-    def label(self, world) -> int:
+    def _answer(self, world) -> int:
         action = world.actions[-1] if world.actions else bot.NO_ACTION
         if action == teacher.DROP_ACTION:  # after each drop Minigrid looks for the objects of the mission
             self._update_positions()
-        answer = bot.NO_ROOM
-        try:
-            while True:
-                answer = bot.replan(
-                    self._bot, self._stack, self._items, self._item_room, self.codes, self.seen,
-                    action, *world.position, *DIRECTIONS[world.direction], world.carried,
-                )  # fmt: skip
-                if answer != NO_ROOM:
-                    break
-                self._stack = np.resize(self._stack, 2 * len(self._stack))
-                self._items = np.resize(self._items, 2 * len(self._items))
-        except bot.EndlessPlanning:
-            raise TeacherFailure("loop") from None
-        except DisappearedBoxError:
-            raise TeacherFailure("disappeared_box") from None
-        except AssertionError:
-            raise TeacherFailure("assertion") from None
-        except bot.NowhereToGo:
-            raise TeacherFailure("error") from None
-        if answer == bot.DONE:
-            raise TeacherFailure("unsolved")
-        return answer
+        while True:
+            answer = bot.replan(
+                self._bot, self._stack, self._items, self._item_room, self.codes, self.seen,
+                action, *world.position, *DIRECTIONS[world.direction], world.carried,
+            )  # fmt: skip
+            if answer != NO_ROOM:
+                return answer
+            self._stack = np.resize(self._stack, 2 * len(self._stack))
+            self._items = np.resize(self._items, 2 * len(self._items))
 
     @property
     def phase(self) -> tuple[int, int]:

@@ -139,7 +139,7 @@ def search(codes, seen, starts, start_dx, start_dy, ignore_blockers, wanted):
             break
         code = codes[y, x]
         kind = code_kind(code)
-        if not seen[x, y] or kind == WALL or (kind == DOOR and code_state(code) != OPEN):
+        if not seen[x, y] or _blocks_sight(code):
             continue
         if kind != EMPTY and kind != DOOR and not ignore_blockers:
             continue

@@ -170,14 +170,20 @@ def _linear_input_backward(matrix, edges, obs, lang, grad_x, grad_matrix, grad_o
 
 
 @_kernel
+def _map_backward(weights, grad_weights, at, x, grad_out, grad_x):
+    """The gradient of the linear map that lies at `at`, added to grad_weights and grad_x."""
+    num_rows, width = 1 + x.shape[1], grad_out.shape[1]
+    to_matrix = _matrix(grad_weights, at, num_rows, width)
+    linear_backward(_matrix(weights, at, num_rows, width), x, grad_out, to_matrix, grad_x)
+
+
+@_kernel
 def _film_backward(weights, at, lang, tape, grad_x, grad_weights):
     """The gradient of a FiLM projection, added to grad_weights; returns those by its inputs, and by gamma and beta."""
     kinds, places, film, modulated, features, inputs = tape
     num, num_features, zero, none = at[4], at[5], np.int64(0), weights.dtype.type(0)
-    num_rows, width, grad_inputs = 1 + inputs.shape[1], grad_x.shape[1], np.zeros_like(inputs)
-    matrix, to_matrix = _matrix(weights, at[3], num_rows, width), _matrix(grad_weights, at[3], num_rows, width)
-    linear_backward(matrix, inputs, grad_x, to_matrix, grad_inputs)
-    grad_features = np.zeros_like(features)
+    grad_inputs, grad_features, slopes = np.zeros_like(inputs), np.zeros_like(features), np.zeros_like(modulated)
+    _map_backward(weights, grad_weights, at[3], inputs, grad_x, grad_inputs)
     for n in range(len(places)):
         for cell in range(_CELLS):
             to, by = grad_features[places[n, cell]], grad_inputs[n, cell * num_features :]
@@ -187,12 +193,7 @@ def _film_backward(weights, at, lang, tape, grad_x, grad_weights):
         row, feature = grad_features[p], features[p]
         for f in range(num_features):
             row[f] = row[f] if feature[f] > none else none
-    matrix, to_matrix = (
-        _matrix(weights, at[2], 1 + num, num_features),
-        _matrix(grad_weights, at[2], 1 + num, num_features),
-    )
-    slopes = np.zeros_like(modulated)
-    linear_backward(matrix, modulated, grad_features, to_matrix, slopes)
+    _map_backward(weights, grad_weights, at[2], modulated, grad_features, slopes)
     num_embeddings, last = _TYPES + _COLORS + _STATES, zero
     cells, grad_cells = _matrix(weights, at[0], num_embeddings, num), _matrix(grad_weights, at[0], num_embeddings, num)
     grad_film = np.zeros_like(film)
@@ -231,9 +232,8 @@ def input_backward(weights, at, edges, obs, lang, tape, grad_x, grad_weights, gr
         _linear_input_backward(matrix, edges, obs, lang, grad_x, to_matrix, grad_others)
     else:
         grad_inputs, grad_film = _film_backward(weights, at, lang, tape, grad_x, grad_weights)
-        num_film, grad_lang = grad_film.shape[1], np.zeros_like(lang)
-        matrix = _matrix(weights, at[1], 1 + num_lang, num_film)
-        linear_backward(matrix, lang, grad_film, _matrix(grad_weights, at[1], 1 + num_lang, num_film), grad_lang)
+        grad_lang = np.zeros_like(lang)
+        _map_backward(weights, grad_weights, at[1], lang, grad_film, grad_lang)
         first = grad_inputs.shape[1] - num_others
         for n in range(len(obs)):
             to, by = grad_others[n], grad_inputs[n, first:]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mixture_of_experts import Expert, MoELayer
+
 
 class PackedGRUs(NamedTuple):
     """GRUs with a common input as one GRU: one matrix product in place of several."""
@@ -79,12 +81,16 @@ class PackedLayer(NamedTuple):
     dropout: Callable[[Tensor], Tensor] | None
 
 
-def pack(layer) -> PackedLayer:
-    """layer: of `mop.fast.policy`; differentiable in its parameters."""
-    mix = None
-    if layer.router is not None:
-        mix = pack_mix(layer.router, layer.sizes, layer.projections, layer.grus[0].input_size)
-    return PackedLayer(pack_grus(layer.grus), mix, layer.norm, layer.dropout)
+def pack(layer: nn.Module) -> PackedLayer:
+    """layer: a `MoELayer`, or the GRU of the baseline; differentiable in its parameters."""
+    if isinstance(layer, nn.GRU):
+        return PackedLayer(pack_grus([layer]), None, None, None)
+    assert isinstance(layer, MoELayer)
+    experts = [expert for expert in layer.experts if isinstance(expert, Expert) and expert.hidden_size > 0]
+    projections = [expert.projection for expert in experts]
+    mix = pack_mix(layer.router.fc, layer.expert_sizes, projections, layer.router.gru.input_size)
+    grus = pack_grus([layer.router.gru, *(expert.gru for expert in experts)])
+    return PackedLayer(grus, mix, layer.norm, layer.dropout if layer.training else None)
 
 
 def run(layers: Sequence[PackedLayer], x: Tensor, hidden: Tensor, keep: Tensor | None):

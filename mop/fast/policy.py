@@ -1,20 +1,17 @@
 """Policies of `mixture_of_experts`: sequences with gradients, single steps, a copy without torch.
 
-They are compiled on a CPU, and `packed` on other devices. A policy is read through the attributes of its modules; the
-names of its parameters are made of these, and are spelt nowhere else. Other equations are refused (`refusal`). Axis
-letters as in `mixture_of_experts`.
+They are compiled on a CPU, and `packed` on other devices; other equations are refused (`refusal`). Axis letters as in
+`mixture_of_experts`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import (
     Expert,
-    ExpertDropout,
     FilmProjection,
     GRUPolicy,
     MixtureOfExpertsPolicy,
@@ -22,10 +19,11 @@ from mixture_of_experts import (
     RecurrentPolicy,
     Router,
 )
-from mop.fast import autograd, packed
+from mop.fast import packed
+from mop.fast.autograd import Call, CompiledSequence, views_of
 from mop.fast.policy_step import CompiledPolicy, PolicyShape
 from mop.fast.sequence_kernels import are_categories
-from mop.fast.weights import CellViews, FilmViews, GRUViews, LinearViews, PolicyViews, lay_out, zeros
+from mop.fast.weights import ViewSpec, lay_out, zeros
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -47,37 +45,6 @@ def refusal(policy: RecurrentPolicy) -> str | None:
     return None
 
 
-class _Layer(NamedTuple):
-    """The modules of one layer of a policy; the baseline's layer has one GRU and nothing else."""
-
-    grus: list[nn.GRU]  # the router's, then those of the experts that are no skips
-    sizes: Sequence[int] = ()  # of the experts, 0 = skip
-    router: nn.Linear | None = None
-    projections: Sequence[nn.Linear] = ()  # of the experts that are no skips
-    norm: nn.LayerNorm | None = None
-    dropout: ExpertDropout | None = None  # while learning
-
-
-def _modules_of(layer: nn.Module) -> _Layer:
-    """layer: a `MoELayer`, or the GRU of the baseline."""
-    if isinstance(layer, nn.GRU):
-        return _Layer([layer])
-    assert isinstance(layer, MoELayer)
-    experts = [expert for expert in layer.experts if isinstance(expert, Expert) and expert.hidden_size > 0]
-    return _Layer(
-        grus=[layer.router.gru, *(expert.gru for expert in experts)],
-        sizes=layer.expert_sizes,
-        router=layer.router.fc,
-        projections=[expert.projection for expert in experts],
-        norm=layer.norm,
-        dropout=layer.dropout if layer.training else None,
-    )
-
-
-def _layers(policy: RecurrentPolicy) -> list[_Layer]:
-    return [_modules_of(layer) for layer in policy.layers]
-
-
 def is_on_cpu(policy: RecurrentPolicy) -> bool:
     """Whether a policy runs by compiled kernels; elsewhere it is packed."""
     return policy.head.weight.device.type == "cpu"
@@ -95,14 +62,11 @@ def run(
     weights: Tensor | None = None,
     is_packed: bool | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    """`RecurrentPolicy.get_routing_info` of a sequence, or of one step.
+    """`RecurrentPolicy.get_routing_info` of a sequence.
 
-    weights: those of `FlatWeights`, which then have the gradient; is_packed: None to choose by the device. There are no
+    weights: those of `FlatAdam`, which then have the gradient; is_packed: None to choose by the device. There are no
     second derivatives; compiled, the gradients by the categories of one-hot observations are zero.
     """
-    if obs.dim() == 2:
-        logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, weights, is_packed)
-        return logits[0], [of_layer[0] for of_layer in routing], hidden
     if not is_on_cpu(policy) if is_packed is None else is_packed:
         x = policy.input_projection(policy.encode(obs, lang))
         logits, routing, states = _run_packed(policy, x, hidden, keep)
@@ -114,11 +78,7 @@ def run(
 
 
 def run_projected(policy: RecurrentPolicy, x: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-    """A sequence from the output of the input projection on, with the hidden state after every step.
-
-    x (T, N, D), hidden (N, S) before the first step. Returns logits (T, N, A), router weights L x (T, N, E_l), hidden
-    (T, N, S).
-    """
+    """`mop.training.execution.run_projected`."""
     if not is_on_cpu(policy):
         return _run_packed(policy, x, hidden, None)
     return _run(policy, None, None, x, hidden, None, len(x))
@@ -126,7 +86,7 @@ def run_projected(policy: RecurrentPolicy, x: Tensor, hidden: Tensor) -> tuple[T
 
 def _run_packed(policy: RecurrentPolicy, x: Tensor, hidden: Tensor, keep: Tensor | None):
     """`run_projected` on any device, where single steps may start afresh; keep (T, N)."""
-    x, routing, states = packed.run([packed.pack(layer) for layer in _layers(policy)], x, hidden, keep)
+    x, routing, states = packed.run([packed.pack(layer) for layer in policy.layers], x, hidden, keep)
     return policy.head(x), routing, states
 
 
@@ -136,72 +96,46 @@ def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: 
     keep: (T, N); weights: as in `run`.
     """
     num_steps_and_envs = (obs if x is None else x).shape[:2]
-    layers = _layers(policy)
     if keep is None:
         keep = torch.ones(num_steps_and_envs, dtype=torch.bool)
-    shape = _shape_of(policy, layers)
+    shape = shape_of(policy)
     dropouts = []
-    for layer in layers:
-        if layer.dropout is None:
-            dropouts.append(None)
-        else:
-            uniform = torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
+    for layer in policy.layers:
+        if isinstance(layer, MoELayer) and layer.dropout is not None and layer.training:
+            uniform = torch.rand(*num_steps_and_envs, len(layer.expert_sizes), dtype=hidden.dtype)
             dropouts.append((uniform, *layer.dropout))
-    if weights is None:
-        specs, parameters = zip(*_placed(lay_out(shape).specs, policy, layers), strict=True)
-    else:
-        specs, parameters = None, (weights,)
-    call = autograd.Call(shape, specs, keep, dropouts, num_states)
-    logits, states, *routing = autograd.CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
+        else:
+            dropouts.append(None)
+    specs, parameters = (_specs_of(policy), policy.parameters()) if weights is None else (None, (weights,))
+    call = Call(shape, specs, keep, dropouts, num_states)
+    logits, states, *routing = CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
     return logits, routing, states
 
 
-class FlatWeights:
-    """The weights of a policy that learns as one tensor, which an optimiser steps much faster than many.
+class FlatAdam(torch.optim.Adam):
+    """`torch.optim.Adam` on the weights of a policy as one tensor, which it steps much faster than many, and on others.
 
-    The policy's parameters become views of it, so that they hold the same numbers; their gradients are its alone.
+    The policy's parameters become views of `weights` (shape.num_weights,), so that they hold the same numbers; their
+    gradients are its alone. The state is that of Adam on the policy's parameters and then the others: it does not tell
+    how weights lie in memory.
     """
 
-    def __init__(self, policy: RecurrentPolicy):
-        layers = _layers(policy)
-        shape = _shape_of(policy, layers)
-        spec_of = {id(parameter): spec for spec, parameter in _placed(lay_out(shape).specs, policy, layers)}
-        self._specs = [spec_of[id(parameter)] for parameter in policy.parameters()]
-        self.weights = torch.from_numpy(zeros(shape.num_weights, _dtype_of(policy)))  # (shape.num_weights,)
-        for parameter, view in zip(policy.parameters(), self.views(self.weights), strict=True):
+    def __init__(self, policy: RecurrentPolicy, others: Sequence[Tensor], lr: float):
+        """others: parameters that are not the policy's."""
+        self.specs = _specs_of(policy)
+        self.weights = torch.from_numpy(zeros(shape_of(policy).num_weights, _dtype_of(policy)))
+        for parameter, view in zip(policy.parameters(), views_of(self.specs, self.weights), strict=True):
             view.copy_(parameter.detach())
             parameter.data = view
-        self.weights.requires_grad_()
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of the policy's parameters."""
-        return len(self._specs)
-
-    def views(self, flat: Tensor) -> list[Tensor]:
-        """The part of each of the policy's parameters, in its shape; flat (shape.num_weights,)."""
-        return autograd.views_of(self._specs, flat)
-
-
-class FlatAdam(torch.optim.Adam):
-    """`torch.optim.Adam` on the weights of a policy and on other parameters.
-
-    Its state is that of Adam on the policy's parameters and then the others: it does not tell how weights lie in
-    memory.
-    """
-
-    def __init__(self, flat: FlatWeights, others: Sequence[Tensor], lr: float):
-        """others: parameters that are not the policy's."""
-        super().__init__([flat.weights, *others], lr=lr, fused=True)
-        self.flat = flat
+        super().__init__([self.weights.requires_grad_(), *others], lr=lr, fused=True)
 
     def state_dict(self) -> dict:
         """As of one parameter each; moments are views."""
-        own, last = super().state_dict(), self.flat.num_parameters - 1
+        own, last = super().state_dict(), len(self.specs) - 1
         state = {}
         for number, moments in own["state"].items():
             if number == 0:
-                parts = zip(*(self.flat.views(moments[name]) for name in _MOMENTS), strict=True)
+                parts = zip(*(views_of(self.specs, moments[name]) for name in _MOMENTS), strict=True)
                 for i, part in enumerate(parts):
                     state[i] = {"step": moments["step"], **dict(zip(_MOMENTS, part, strict=True))}
             else:
@@ -212,13 +146,13 @@ class FlatAdam(torch.optim.Adam):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """A state as of one parameter each."""
-        given, last = state_dict["state"], self.flat.num_parameters - 1
+        given, last = state_dict["state"], len(self.specs) - 1
         state = {}
         if 0 in given:
             state[0] = {"step": given[0]["step"]}
             for name in _MOMENTS:
-                state[0][name] = torch.zeros_like(self.flat.weights.detach())
-                for number, view in enumerate(self.flat.views(state[0][name])):
+                state[0][name] = torch.zeros_like(self.weights.detach())
+                for number, view in enumerate(views_of(self.specs, state[0][name])):
                     view.copy_(given[number][name])
         state |= {
             number - last: moments for number, moments in given.items() if number > last
@@ -248,7 +182,7 @@ def stepper(policy: RecurrentPolicy) -> Callable[..., tuple[Tensor, list[Tensor]
 @torch.no_grad()
 def _packed_stepper(policy: RecurrentPolicy) -> Callable[..., tuple[Tensor, list[Tensor], Tensor]]:
     own = deepcopy(policy).eval()
-    layers = [packed.pack(layer) for layer in _layers(own)]
+    layers = [packed.pack(layer) for layer in own.layers]
 
     @torch.no_grad()
     def step(obs: Tensor, lang: Tensor, hidden: Tensor, intervene: Callable | None = None):
@@ -263,13 +197,17 @@ def _packed_stepper(policy: RecurrentPolicy) -> Callable[..., tuple[Tensor, list
 
 def shape_of(policy: RecurrentPolicy) -> PolicyShape:
     """The architecture in plain numbers."""
-    return _shape_of(policy, _layers(policy))
-
-
-def _shape_of(policy: RecurrentPolicy, layers: Sequence[_Layer]) -> PolicyShape:
-    sizes = tuple((layer.grus[0].hidden_size, *layer.sizes) for layer in layers)
     dims = (policy.input_dim, policy.lang_dim, policy.width, policy.num_actions)
-    return PolicyShape(*dims, sizes, layers[0].norm is not None, policy.obs_encoding, policy.film)
+    mixtures = [layer for layer in policy.layers if isinstance(layer, MoELayer)]
+    sizes = tuple((layer.router.hidden_size, *layer.expert_sizes) for layer in mixtures) or ((policy.hidden_size,),)
+    is_residual = bool(mixtures) and mixtures[0].norm is not None
+    return PolicyShape(*dims, sizes, is_residual, policy.obs_encoding, policy.film)
+
+
+def _specs_of(policy: RecurrentPolicy) -> list[ViewSpec]:
+    """Where each of the policy's parameters lies in the flat array."""
+    specs = lay_out(shape_of(policy)).specs
+    return [specs[name] for name, _ in policy.named_parameters()]
 
 
 def compile_policy(policy: RecurrentPolicy) -> CompiledPolicy:
@@ -282,37 +220,9 @@ def compile_policy(policy: RecurrentPolicy) -> CompiledPolicy:
 
 def refresh(compiled: CompiledPolicy, policy: RecurrentPolicy) -> None:
     """Copy the present weights into a compiled policy."""
-    for view, parameter in _placed(compiled.parameters, policy, _layers(policy)):
-        view[...] = parameter.detach().cpu().numpy()
+    for name, parameter in policy.named_parameters():
+        compiled.parameters[name][...] = parameter.detach().cpu().numpy()
 
 
 def _dtype_of(policy: RecurrentPolicy):
     return torch.empty(0, dtype=policy.head.weight.dtype).numpy().dtype
-
-
-def _placed(
-    specs: PolicyViews, policy: RecurrentPolicy, layers: Sequence[_Layer]
-) -> Iterator[tuple[Any, nn.Parameter]]:
-    """The spec, or the view that stands for it, of each parameter."""
-    if isinstance(specs.input_projection, FilmViews):
-        for name, spec in specs.input_projection._asdict().items():
-            yield from _of_module(spec, getattr(policy.input_projection, name))
-    else:
-        yield from _of_module(specs.input_projection, policy.input_projection)
-    for spec, layer in zip(specs.layers, layers, strict=True):
-        for gru_spec, gru in zip(spec.grus, layer.grus, strict=True):
-            yield from _of_module(gru_spec, gru, "_l0")
-        yield from _of_module(spec.router, layer.router)
-        for projection_spec, projection in zip(spec.projections, layer.projections, strict=True):
-            yield from _of_module(projection_spec, projection)
-        yield from _of_module(spec.norm, layer.norm)
-    yield from _of_module(specs.head, policy.head)
-
-
-def _of_module(
-    specs: CellViews | LinearViews | GRUViews | None, module: nn.Module | None, suffix: str = ""
-) -> Iterator:
-    """Pair the fields of specs, which have torch's names, with the parameters; nothing where either is not there."""
-    if specs is not None and module is not None:
-        for name, spec in specs._asdict().items():
-            yield spec, getattr(module, f"{name}{suffix}")

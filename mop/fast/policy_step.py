@@ -6,8 +6,7 @@ result of a sample is the same bit for bit in a batch of any size: every sum add
 
 The equations are those of `mixture_of_experts`, against which the tests hold these kernels. Axis letters as there:
 T steps, N samples, D width, H hidden units of a layer, E experts, A actions, S hidden units of a policy; M = T * N
-rows. The hidden units of a layer are the router's, then each expert's. Its gates (3H) are r, z, n of the first of these
-GRUs, then r, z, n of the next, so that the matrices of a GRU are blocks as they are.
+rows. How units and gates lie: `mop.fast.weights`.
 """
 
 import itertools
@@ -25,7 +24,7 @@ from mop.fast.compile_cache import kernel
 from mop.fast.grid import obs_edges
 from mop.fast.inputs import project_input
 from mop.fast.product import OPTIONS, add_product, linear
-from mop.fast.weights import PolicyViews, lay_out, make_views, zeros
+from mop.fast.weights import ViewSpec, lay_out, zeros
 
 _kernel = kernel(**OPTIONS)
 
@@ -151,9 +150,10 @@ def normalise(weights, at, x, y):
 
 
 @_kernel
-def _route(weights, layer, grus, x, hidden, routing, after):
-    """The GRUs of a layer, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
-    zero = np.int64(0)
+def _route(weights, layers, sizes, i, x, hidden, routing, after):
+    """The GRUs of layer i, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
+    layer, zero = layers[i], np.int64(0)
+    grus = sizes[i, : 1 + layer.num_experts]
     gates = np.empty((len(x), 3 * layer.num_units), weights.dtype)
     linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
     recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
@@ -167,8 +167,10 @@ def _route(weights, layer, grus, x, hidden, routing, after):
 
 
 @_kernel
-def _mix(weights, layer, grus, is_residual, x, routing, after):
-    """The output of a layer: y (N, D), or the baseline's state."""
+def _mix(weights, layers, sizes, i, is_residual, x, routing, after):
+    """The output of layer i: y (N, D), or the baseline's state."""
+    layer = layers[i]
+    grus = sizes[i, : 1 + layer.num_experts]
     if layer.num_experts == 0:
         return after
     zero, num_router_units = np.int64(0), grus[0]
@@ -184,20 +186,6 @@ def _mix(weights, layer, grus, is_residual, x, routing, after):
 
 
 @_kernel
-def _route_layer(weights, layers, sizes, i, x, hidden, routing, after):
-    """`_route` of layer i, for who looks at its weights before they are used."""
-    layer = layers[i]
-    _route(weights, layer, sizes[i, : 1 + layer.num_experts], x, hidden, routing, after)
-
-
-@_kernel
-def _mix_layer(weights, layers, sizes, i, is_residual, x, routing, after):
-    """`_mix` of layer i."""
-    layer = layers[i]
-    return _mix(weights, layer, sizes[i, : 1 + layer.num_experts], is_residual, x, routing, after)
-
-
-@_kernel
 def _step(
     weights, layers, sizes, at_input, at_head, edges, is_residual, width, obs, lang, hidden, logits, routing, after
 ):
@@ -205,10 +193,8 @@ def _step(
     x = np.empty((len(obs), width), weights.dtype)
     project_input(weights, at_input, edges, obs, lang, x)
     for i in range(len(layers)):
-        layer = layers[i]
-        grus = sizes[i, : 1 + layer.num_experts]
-        _route(weights, layer, grus, x, hidden, routing, after)
-        x = _mix(weights, layer, grus, is_residual, x, routing, after)
+        _route(weights, layers, sizes, i, x, hidden, routing, after)
+        x = _mix(weights, layers, sizes, i, is_residual, x, routing, after)
     zero = np.int64(0)
     linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
 
@@ -270,8 +256,8 @@ class PolicyShape(NamedTuple):
 class CompiledPolicy:
     """A policy for stepping, without torch: its shape, and one flat array of weights that may be shared memory.
 
-    `parameters` (PolicyViews) holds the views of `weights` that are to be filled with a policy's parameters; what is
-    written into them counts from the next step on.
+    `parameters` holds a view of `weights` for each parameter of a policy, by its name there; what is written into them
+    counts from the next step on.
     """
 
     def __init__(self, shape: PolicyShape, weights: np.ndarray | None = None):
@@ -280,8 +266,12 @@ class CompiledPolicy:
         self.weights = zeros(self._layout.num_weights) if weights is None else weights
         if self.weights.shape != (self._layout.num_weights,):
             raise ValueError(f"weights of shape {self.weights.shape}; this policy has {self._layout.num_weights}")
-        self.parameters: PolicyViews = make_views(self._layout.specs, self.weights)
+        self.parameters = {name: self._view(spec) for name, spec in self._layout.specs.items()}
         self._routing = np.cumsum([0, *shape.num_routes])
+
+    def _view(self, spec: ViewSpec) -> np.ndarray:
+        strides = [self.weights.itemsize * stride for stride in spec.strides]
+        return np.lib.stride_tricks.as_strided(self.weights[spec.start :], spec.shape, strides)
 
     def step(
         self,
@@ -313,8 +303,8 @@ class CompiledPolicy:
         x = np.empty((num_samples, width), dtype)
         project_input(self.weights, layout.at_input, edges, obs, lang, x)
         for i, used in enumerate(by_layer):
-            _route_layer(self.weights, layout.layers, layout.sizes, i, x, hidden, routing, after)
+            _route(self.weights, layout.layers, layout.sizes, i, x, hidden, routing, after)
             used[...] = intervene(i, used)
-            x = _mix_layer(self.weights, layout.layers, layout.sizes, i, is_residual, x, routing, after)
+            x = _mix(self.weights, layout.layers, layout.sizes, i, is_residual, x, routing, after)
         linear(self.weights, layout.at_head, x, 0, x.shape[1], logits, 0, logits.shape[1])
         return logits, by_layer, after

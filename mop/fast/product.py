@@ -82,35 +82,25 @@ def _add_tiles(x, x_at, x_row, x_term, w, w_at, out, out_at, num_rows, num_terms
     """`_add_tile` of any size; w and out have 2 axes."""
     w_row, out_row, whole_rows, whole_columns = w.shape[1], out.shape[1], num_rows // 4 * 4, width // 16 * 16
     for first in range(0, num_terms, _TERMS):
-        terms, i, j, o = min(_TERMS, num_terms - first), x_at + first * x_term, w_at + first * w_row, out_at
+        terms, i, at = min(_TERMS, num_terms - first), x_at + first * x_term, w_at + first * w_row
         for column in range(0, whole_columns, 16):
+            j, o = at + column, out_at + column
             for n in range(0, whole_rows, 4):
-                _add_4_by_16(
-                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
-                )
+                _add_4_by_16(x, i + n * x_row, x_row, x_term, w, j, w_row, out, o + n * out_row, out_row, terms)
             for n in range(whole_rows, num_rows):
-                _add_1_by_16(
-                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
-                )
+                _add_1_by_16(x, i + n * x_row, x_row, x_term, w, j, w_row, out, o + n * out_row, out_row, terms)
         if width - whole_columns >= 8:
-            column = whole_columns
+            j, o = at + whole_columns, out_at + whole_columns
             for n in range(0, whole_rows, 4):
-                _add_4_by_8(
-                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
-                )
+                _add_4_by_8(x, i + n * x_row, x_row, x_term, w, j, w_row, out, o + n * out_row, out_row, terms)
             for n in range(whole_rows, num_rows):
-                _add_1_by_8(
-                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
-                )
+                _add_1_by_8(x, i + n * x_row, x_row, x_term, w, j, w_row, out, o + n * out_row, out_row, terms)
         for column in range(width // 8 * 8, width):
+            j, o = at + column, out_at + column
             for n in range(0, whole_rows, 4):
-                _add_4_by_1(
-                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
-                )
+                _add_4_by_1(x, i + n * x_row, x_row, x_term, w, j, w_row, out, o + n * out_row, out_row, terms)
             for n in range(whole_rows, num_rows):
-                _add_1_by_1(
-                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
-                )
+                _add_1_by_1(x, i + n * x_row, x_row, x_term, w, j, w_row, out, o + n * out_row, out_row, terms)
 
 
 @_kernel

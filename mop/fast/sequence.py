@@ -8,7 +8,6 @@ kernels hold no interpreter lock. The weights are the flat array of `weights.lay
 Axis letters as in `mixture_of_experts`; M = T * N rows. A bias lies above its matrix, as one row more.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,9 @@ from mop.fast.policy_step import PolicyShape
 from mop.fast.product import linear_backward, linear_forward
 from mop.fast.sequence_kernels import grus_backward, grus_forward, mixture_backward, mixture_forward
 from mop.fast.weights import lay_out
+
+# `mixture_of_experts.ExpertDropout` of a layer: its random numbers, (T, N, E) of [0, 1), rate and threshold
+Dropout = tuple[np.ndarray, float, float]
 
 
 class LayerArrays(NamedTuple):
@@ -33,41 +35,28 @@ class LayerArrays(NamedTuple):
     norm: np.ndarray  # (2, D) weight and bias, or (0, D)
 
 
-class Arrays(NamedTuple):
-    """The weights of a policy behind its input projection, or the gradients by them, as views of a flat array."""
+def arrays_of(shape: PolicyShape, flat: np.ndarray) -> tuple[list[LayerArrays], np.ndarray]:
+    """The weights behind the input projection, or the gradients by them: views of the flat array (shape.num_weights,).
 
-    layers: list[LayerArrays]
-    head: np.ndarray  # (1 + D or units of the baseline, A)
+    Those of each layer, and of the head, (1 + D or units of the baseline, A).
+    """
 
+    def view(start: int, num_rows: int, num_columns: int) -> np.ndarray:
+        return flat[start : start + num_rows * num_columns].reshape(num_rows, num_columns)
 
-@functools.lru_cache
-def _spans(shape: PolicyShape) -> tuple[list[tuple], tuple]:
-    """First index, rows and columns of each matrix of `Arrays`, the layers' in the order of their fields."""
     layout, width, layers = lay_out(shape), shape.width, []
-    for layer, sizes in zip(layout.layers, shape.layers, strict=True):
-        of = {name: int(layer[name]) for name in layout.layers.dtype.names or ()}
-        recurrent = (of["at_hidden"], 1, 3 * (sum(sizes) + sum(size * size for size in sizes)))
-        spans = [(of["at_input"], 1 + width, 3 * sum(sizes)), recurrent, *[(0, 0, 0)] * 3]
-        if (num_experts := len(sizes) - 1) > 0:
-            spans[2] = (of["at_router"], 1 + sizes[0], num_experts)
-            spans[3] = (of["at_mix"], sum(sizes[1:]) + num_experts, width)
-            spans[4] = (of["at_norm"], 2 if shape.is_residual else 0, width)
-        layers.append(tuple(spans))
+    for at, row, sizes in zip(layout.layers, layout.sizes, shape.layers, strict=True):
+        num_units, num_experts = sum(sizes), len(sizes) - 1
+        matrix = view(at["at_input"], 1 + width, 3 * num_units)
+        recurrent = view(at["at_hidden"], 1, 3 * (num_units + sum(size * size for size in sizes)))
+        router = mix = norm = view(0, 0, 0)
+        if num_experts > 0:
+            router = view(at["at_router"], 1 + sizes[0], num_experts)
+            mix = view(at["at_mix"], num_units - sizes[0] + num_experts, width)
+            norm = view(at["at_norm"], 2 if shape.is_residual else 0, width)
+        layers.append(LayerArrays(row[: len(sizes)], matrix, recurrent, router, mix, norm))
     head_inputs = width if len(shape.layers[-1]) > 1 else shape.layers[-1][0]
-    head = (layout.at_head, 1 + head_inputs, shape.num_actions)
-    return layers, head
-
-
-def arrays_of(shape: PolicyShape, flat: np.ndarray) -> Arrays:
-    """Views of the flat array (shape.num_weights,), C-contiguous."""
-
-    def view(span: tuple[int, int, int]) -> np.ndarray:
-        return flat[span[0] : span[0] + span[1] * span[2]].reshape(span[1:])
-
-    layers, head = _spans(shape)
-    sizes = (row[: len(own)] for row, own in zip(lay_out(shape).sizes, shape.layers, strict=True))
-    by_layer = [LayerArrays(own, *map(view, spans)) for own, spans in zip(sizes, layers, strict=True)]
-    return Arrays(by_layer, view(head))
+    return layers, view(layout.at_head, 1 + head_inputs, shape.num_actions)
 
 
 class LayerTape(NamedTuple):
@@ -94,25 +83,6 @@ class Tape(NamedTuple):
     output: np.ndarray  # (M, ...), what the head saw
 
 
-class Dropout(NamedTuple):
-    """`mixture_of_experts.ExpertDropout` of a layer, with its random numbers."""
-
-    uniform: np.ndarray  # (T, N, E) numbers of [0, 1)
-    rate: float
-    threshold: float
-
-
-class Given(NamedTuple):
-    """What a sequence begins with: either obs (T, N, I) and lang (T, N, G), or x (T, N, D) behind the projection."""
-
-    obs: np.ndarray | None
-    lang: np.ndarray | None
-    x: np.ndarray | None
-    hidden: np.ndarray  # (N, S) before the first step
-    keep: np.ndarray  # (T, N) bool: False where a step starts from zeros
-    dropouts: Sequence[Dropout | None]  # of each layer
-
-
 class Results(NamedTuple):
     """What a sequence gives, or the gradients by it; the latter may be None."""
 
@@ -126,31 +96,35 @@ def _rows(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1, array.shape[-1])
 
 
-def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: int) -> tuple[Results, Tape]:
+def forward(
+    shape: PolicyShape, weights: np.ndarray, obs: np.ndarray | None, lang: np.ndarray | None, x: np.ndarray | None,
+    hidden: np.ndarray, keep: np.ndarray, dropouts: Sequence[Dropout | None], num_states: int,
+) -> tuple[Results, Tape]:  # fmt: skip
     """A sequence through a policy, and what `backward` needs of it. All arrays have the dtype of the weights.
 
-    num_states: of the last so many steps the hidden states are returned. With one-hot encoding the categories in obs
-    must be Minigrid's, see `are_categories`.
+    It begins with either obs (T, N, I) and lang (T, N, G), or x (T, N, D) behind the input projection; hidden (N, S):
+    before the first step; keep (T, N) bool: False where a step starts from zeros; dropouts: of each layer; num_states:
+    of the last so many steps the hidden states are returned. With one-hot encoding the categories in obs must be
+    Minigrid's, see `are_categories`.
     """
-    num_steps, num_envs = given.keep.shape
-    num_rows, dtype, arrays = num_steps * num_envs, weights.dtype, arrays_of(shape, weights)
-    keep, first = np.ascontiguousarray(given.keep), 0
-    obs = lang = None
+    num_steps, num_envs = keep.shape
+    num_rows, dtype, (weights_of_layers, head) = num_steps * num_envs, weights.dtype, arrays_of(shape, weights)
+    keep, first = np.ascontiguousarray(keep), 0
     of_input = ()
-    if given.x is None:
-        assert given.obs is not None and given.lang is not None
-        obs, lang, x = _rows(given.obs), _rows(given.lang), np.empty((num_rows, shape.width), dtype)
+    if x is None:
+        assert obs is not None and lang is not None
+        obs, lang, x = _rows(obs), _rows(lang), np.empty((num_rows, shape.width), dtype)
         of_input = project_input(weights, lay_out(shape).at_input, obs_edges(shape.obs_encoding), obs, lang, x)
     else:
-        x = _rows(given.x)
+        x = _rows(x)
     tapes, states = [], np.empty((num_states, num_envs, shape.hidden_size), dtype)
-    for layer, dropout in zip(arrays.layers, given.dropouts, strict=True):
+    for layer, dropout in zip(weights_of_layers, dropouts, strict=True):
         num_units = layer.matrix.shape[1] // 3
         columns, first = slice(first, first + num_units), first + num_units
-        hidden = np.ascontiguousarray(given.hidden[:, columns])
+        of_layer = np.ascontiguousarray(hidden[:, columns])
         gates = np.empty((num_steps, num_envs, 3 * num_units), dtype)
         before, inner, after = (np.empty((num_steps, num_envs, num_units), dtype) for _ in range(3))
-        grus_forward(layer.matrix, layer.recurrent[0], layer.sizes, x, hidden, keep, gates, before, inner, after)
+        grus_forward(layer.matrix, layer.recurrent[0], layer.sizes, x, of_layer, keep, gates, before, inner, after)
         states[..., columns] = after[num_steps - num_states :]
         tapes.append(LayerTape(x, gates, before, inner, after.reshape(num_rows, num_units)))
         if not len(layer.router):
@@ -158,7 +132,7 @@ def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: i
         else:
             x, tapes[-1] = _mix(layer, tapes[-1], dropout)
     logits = np.empty((num_rows, shape.num_actions), dtype)
-    linear_forward(arrays.head, x, logits)
+    linear_forward(head, x, logits)
     routing = [np.ones((num_rows, 1), dtype) if tape.routing is None else tape.routing for tape in tapes]
     logits, *routing = (array.reshape(num_steps, num_envs, -1) for array in (logits, *routing))
     return Results(logits, states, routing), Tape(obs, lang, of_input, keep, tapes, x)
@@ -170,10 +144,9 @@ def _mix(layer: LayerArrays, tape: LayerTape, dropout: Dropout | None) -> tuple[
     routing = np.empty((num_rows, num_experts), x.dtype)
     mixed, mixture = np.empty((num_rows, len(layer.mix)), x.dtype), np.empty_like(x)
     y = np.empty_like(x) if len(layer.norm) > 0 else mixture
-    uniform = np.empty((0, num_experts), x.dtype) if dropout is None else _rows(dropout.uniform)
-    rate, threshold = (0.0, 1.0) if dropout is None else (dropout.rate, dropout.threshold)
+    uniform, rate, threshold = (np.empty((0, 0, num_experts), x.dtype), 0.0, 1.0) if dropout is None else dropout
     mixture_forward(
-        layer.router, layer.mix, layer.norm, layer.sizes, tape.states, x, uniform, rate, threshold,
+        layer.router, layer.mix, layer.norm, layer.sizes, tape.states, x, _rows(uniform), rate, threshold,
         routing, mixed, mixture, y,
     )  # fmt: skip
     return y, tape._replace(routing=routing, mixed=mixed, mixture=mixture)
@@ -185,12 +158,12 @@ def backward(shape: PolicyShape, weights: np.ndarray, tape: Tape, grads: Results
     The second is (T, N, I - categories + G) by obs and lang, where these were given, else (T, N, D) by x.
     """
     num_steps, num_envs = tape.keep.shape
-    flat, arrays = np.zeros_like(weights), arrays_of(shape, weights)
-    grad_arrays, grad_x = arrays_of(shape, flat), np.zeros_like(tape.output)
+    flat, grad_x = np.zeros_like(weights), np.zeros_like(tape.output)
+    (weights_of_layers, head), (grads_of_layers, grad_head) = arrays_of(shape, weights), arrays_of(shape, flat)
     grad_hidden, last = np.zeros((num_envs, shape.hidden_size), weights.dtype), shape.hidden_size
     if grads.logits is not None:
-        linear_backward(arrays.head, tape.output, _rows(grads.logits), grad_arrays.head, grad_x)
-    layers = zip(arrays.layers, grad_arrays.layers, tape.layers, grads.routing, strict=True)
+        linear_backward(head, tape.output, _rows(grads.logits), grad_head, grad_x)
+    layers = zip(weights_of_layers, grads_of_layers, tape.layers, grads.routing, strict=True)
     for layer, to_layer, of_layer, grad_routing in reversed(list(layers)):
         columns = slice(last - of_layer.states.shape[1], last)
         last = columns.start

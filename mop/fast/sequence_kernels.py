@@ -25,13 +25,15 @@ _kernel_of_sums = kernel(**(OPTIONS | {"fastmath": {"contract", "reassoc"}}))  #
 
 
 @_kernel
-def scan_forward(recurrent, sizes, gates, hidden, keep, before, inner, after):
-    """The GRUs of a layer over a sequence; `recurrent`: the weights of `recur`.
+def grus_forward(matrix, recurrent, sizes, x, hidden, keep, gates, before, inner, after):
+    """The GRUs of a layer over a sequence of inputs x (M, D).
 
-    sizes (E',) units of each GRU; gates (T, N, 3H): the input's part with its bias, becomes r, z, n; hidden (N, H);
-    keep (T, N): False where step t starts from zeros. Writes what `scan_backward` needs: before (T, N, H), the state
-    that a step starts from, and inner (T, N, H), W_n h + b_n; and the states after (T, N, H).
+    matrix (1 + D, 3H): from the input to the gates; `recurrent`: the weights of `recur`; sizes (E',) units of each GRU;
+    hidden (N, H); keep (T, N): False where step t starts from zeros. Writes what `grus_backward` needs: gates
+    (T, N, 3H), r, z, n; before (T, N, H), the state that a step starts from, and inner (T, N, H), W_n h + b_n; and the
+    states after (T, N, H).
     """
+    linear_forward(matrix, x, gates.reshape(len(x), gates.shape[2]))
     zero, product = np.int64(0), np.empty(gates.shape[1:], gates.dtype)
     for t in range(len(gates)):
         for n in range(len(hidden)):
@@ -53,8 +55,8 @@ def scan_forward(recurrent, sizes, gates, hidden, keep, before, inner, after):
 
 
 @_kernel
-def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_product, grad_candidate, grad_hidden):
-    """The gradient of `scan_forward`.
+def _scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_product, grad_candidate, grad_hidden):
+    """The gradient of the scan in `grus_forward`.
 
     back: W (3h, h) of each GRU, transposed against the forward pass, no bias; gates (r, z, n), before, inner: as it
     left them; grad_after (T, N, H). Writes the gradients by W h + b, grad_product (T, N, 3H), and by i_n,
@@ -97,13 +99,6 @@ def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_prod
 
 
 @_kernel
-def grus_forward(matrix, recurrent, sizes, x, hidden, keep, gates, before, inner, after):
-    """The GRUs of a layer: matrix (1 + D, 3H) of its input x (M, D); the other arguments as in `scan_forward`."""
-    linear_forward(matrix, x, gates.reshape(len(x), gates.shape[2]))
-    scan_forward(recurrent, sizes, gates, hidden, keep, before, inner, after)
-
-
-@_kernel
 def grus_backward(
     matrix, recurrent, sizes, x, keep, gates, before, inner, grad_after,
     grad_matrix, grad_recurrent, grad_x, grad_hidden,
@@ -117,7 +112,7 @@ def grus_backward(
         back[at - width : at - width + num] = turned.reshape(-1)
         at += num
     grad_gates, grad_candidate = np.empty_like(gates), np.empty_like(inner)
-    scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gates, grad_candidate, grad_hidden)
+    _scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gates, grad_candidate, grad_hidden)
     grads, by_candidate = grad_gates.reshape(num_rows, width), grad_candidate.reshape(num_rows, width // 3)
     starts, column, at = before.reshape(num_rows, width // 3), zero, width
     for n in range(num_rows):
@@ -220,12 +215,8 @@ def mix_backward(sizes, states, start, x, routing, mixed, grad_mixed, grad_y, gr
             grad_in[j] = 0
         mean = x.dtype.type(0)
         for e in range(num_experts):
-            size, weight, slope = sizes[e], mixed[n, last + e], grad_mixed[n, last + e]
-            state, to_state, grad = (
-                states[n, start + column :],
-                grad_states[n, start + column :],
-                grad_mixed[n, column:],
-            )
+            size, weight, slope, grad = sizes[e], mixed[n, last + e], grad_mixed[n, last + e], grad_mixed[n, column:]
+            state, to_state = states[n, start + column :], grad_states[n, start + column :]
             if size == 0:
                 for j in range(len(inputs)):
                     slope += inputs[j] * grad_out[j]

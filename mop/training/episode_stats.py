@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,10 +28,12 @@ class EpisodeStats:
 
     The rates are over the episodes that began last among those before which no episode is still in progress. Episodes
     that ended last would be short ones while long ones go on, and most of these fail. Episodes that ended by a failure
-    of the bot do not count in the rates.
+    of the bot do not count in the rates. Where the slots are of several tasks, `by_task` has those of each as well.
     """
 
-    def __init__(self, num_envs: int):
+    def __init__(self, num_envs: int, tasks: Sequence[TaskSlots] = ()):
+        slots = [(task, range(num_envs)[task.slots]) for task in tasks] if len(tasks) > 1 else []
+        self.by_task = [(task, EpisodeStats(len(of_task))) for task, of_task in slots]
         self.counts = {name: 0 for name in ("episodes", "bot_plan_failures", *FAILURE_KINDS)}
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)  # in the order in which they began
         self._waiting: list[tuple[int, int, Episode]] = []  # step of the beginning, slot: an earlier one goes on
@@ -42,6 +44,8 @@ class EpisodeStats:
     def reset(self, arrays: StepArrays) -> None:
         """Count the worlds that were passed over in a reset."""
         self.counts["bot_plan_failures"] += int(arrays.fresh_failures.sum())
+        for task, stats in self.by_task:
+            stats.reset(arrays.of(task.slots))
 
     def add(self, arrays: StepArrays, bot_may_act: bool) -> None:
         """Count the episodes that ended in an unroll (T, N, ...), in which the bot could act in the student's place."""
@@ -54,6 +58,8 @@ class EpisodeStats:
         earliest = self._begun.min()
         self.recent.extend(episode for begun, _, episode in sorted(self._waiting) if begun < earliest)
         self._waiting = [waiting for waiting in self._waiting if waiting[0] >= earliest]
+        for task, stats in self.by_task:
+            stats.add(arrays.of(task.slots), bot_may_act)
 
     def _end(self, arrays: StepArrays, t: int, slot: int) -> None:
         if (failure := arrays.failure[t, slot]) >= 0:
@@ -71,6 +77,7 @@ class EpisodeStats:
         Of the same `recent_episodes`, `student_episodes` are those in which the bot could not act;
         `student_success_rate` is theirs, NaN where there is none.
         `bot_plan_failures` are worlds that the bot could not begin, `failures_<kind>` episodes that it could not end.
+        Of each of several tasks, `success_rate_<name>` is of its own latest episodes.
         """
         ratios = [episode.path_ratio for episode in self.recent if episode.path_ratio > 0]
         own = [episode.success for episode in self.recent if episode.is_own]
@@ -80,22 +87,27 @@ class EpisodeStats:
             "student_success_rate": _mean(own),
             "student_episodes": len(own),
             "recent_episodes": len(self.recent),
+            **{f"success_rate_{task.name}": stats.summary()["success_rate"] for task, stats in self.by_task},
         }
 
     def state(self) -> dict:
         """Lists and numbers, for `load_state`."""
         waiting = [[begun - self._step, slot, *map(float, episode)] for begun, slot, episode in self._waiting]
-        return {
+        by_task = {"by_task": {task.task_id: stats.state() for task, stats in self.by_task}}
+        own = {
             "counts": dict(self.counts),
             "recent": [list(map(float, episode)) for episode in self.recent],
             "waiting": waiting,
             "begun": (self._begun - self._step).tolist(),
             "has_bot": self._has_bot.tolist(),
         }
+        return own | (by_task if self.by_task else {})
 
     def form(self, state: Mapping) -> dict:
         """Make the form of `state` for `states.check_form`; older states have other rates, which begin anew."""
-        form = {"counts": self.counts}
+        form: dict[str, Any] = {"counts": self.counts}
+        if self.by_task:
+            form["by_task"] = {task.task_id: tally.form(state["by_task"][task.task_id]) for task, tally in self.by_task}
         later = {"recent": [[0.0]], "waiting": [[0.0]], "begun": [0], "has_bot": [False]}
         return form | {name: like for name, like in later.items() if name in state}
 
@@ -115,48 +127,12 @@ class EpisodeStats:
             self._waiting = [(start, slot, _episode(*row)) for start, slot, *row in state.get("waiting", [])]
         except (TypeError, ValueError):
             raise InputError("'recent' or 'waiting' holds no episodes") from None
+        for task, stats in self.by_task:
+            stats.load_state(state["by_task"][task.task_id], has_teacher)
 
 
 def _episode(success: float, path_ratio: float, is_own: float) -> Episode:
     return Episode(success, path_ratio, bool(is_own))
-
-
-class TaskStats(EpisodeStats):
-    """Statistics of all slots and, where they are of several tasks, of the slots of each."""
-
-    def __init__(self, num_envs: int, tasks: Sequence[TaskSlots]):
-        super().__init__(num_envs)
-        slots = [range(num_envs)[task.slots] for task in tasks]
-        self.by_task = [(task, EpisodeStats(len(of_task))) for task, of_task in zip(tasks, slots, strict=True)]
-        self.by_task = self.by_task if len(tasks) > 1 else []
-
-    def reset(self, arrays: StepArrays) -> None:
-        super().reset(arrays)
-        for task, stats in self.by_task:
-            stats.reset(arrays.of(task.slots))
-
-    def add(self, arrays: StepArrays, bot_may_act: bool) -> None:
-        super().add(arrays, bot_may_act)
-        for task, stats in self.by_task:
-            stats.add(arrays.of(task.slots), bot_may_act)
-
-    def summary(self) -> dict[str, float]:
-        """As of one `EpisodeStats`, and of each task `success_rate_<name>`, of its own latest episodes."""
-        rates = {f"success_rate_{task.name}": stats.summary()["success_rate"] for task, stats in self.by_task}
-        return super().summary() | rates
-
-    def state(self) -> dict:
-        by_task = {"by_task": {task.task_id: stats.state() for task, stats in self.by_task}}
-        return super().state() | (by_task if self.by_task else {})
-
-    def form(self, state: Mapping) -> dict:
-        by_task = {task.task_id: tally.form(state["by_task"][task.task_id]) for task, tally in self.by_task}
-        return super().form(state) | ({"by_task": by_task} if by_task else {})
-
-    def load_state(self, state: dict, has_teacher: bool) -> None:
-        super().load_state(state, has_teacher)
-        for task, stats in self.by_task:
-            stats.load_state(state["by_task"][task.task_id], has_teacher)
 
 
 def _mean(values: Collection[float]) -> float:

@@ -33,7 +33,7 @@ def refusal(policy: RecurrentPolicy) -> str | None:
 def run(
     policy: RecurrentPolicy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    """`RecurrentPolicy.get_routing_info`, with first derivatives."""
+    """`RecurrentPolicy.get_routing_info` of a sequence, with first derivatives."""
     compute = fast.run if refusal(policy) is None else type(policy).get_routing_info
     return compute(policy, obs, lang, hidden, keep)
 
@@ -65,12 +65,12 @@ def prepare_learning(policy: RecurrentPolicy, others: Sequence[Tensor], lr: floa
     if refusal(policy) is not None or not fast.is_on_cpu(policy):
         adam = torch.optim.Adam([*policy.parameters(), *others], lr=lr, fused=True)
         return functools.partial(run, policy), adam
-    flat = fast.FlatWeights(policy)
+    adam = fast.FlatAdam(policy, others, lr)
 
     def run_flat(obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor):
-        return fast.run(policy, obs, lang, hidden, keep, flat.weights)
+        return fast.run(policy, obs, lang, hidden, keep, adam.weights)
 
-    return run_flat, fast.FlatAdam(flat, others, lr=lr)
+    return run_flat, adam
 
 
 def stepper(policy: RecurrentPolicy) -> Run:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
+from mixture_of_experts import compute_lpc, routing_measures
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import slots_by_task
@@ -26,26 +26,19 @@ from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL, OBS_DIM
 from mop.envs.missions import MissionEncoder
 from mop.envs.vector_env import StepArrays
 from mop.training import execution, imitation_log
-from mop.training.episode_stats import TaskStats
+from mop.training.episode_stats import EpisodeStats
 from mop.training.loss import ComplexityPenalty, loss_of_tasks
 from mop.training.policies import build_lang_proj, build_policy
 from mop.training.replay import Batch, Replay
-from mop.training.states import check_form, copied_to_cpu
+from mop.training.states import adam_form, check_form, copied_to_cpu
 from mop.training.unroll import Rollouts, Unroll
 
 
-class LinearDecay(NamedTuple):
-    """A number that is `first` up to update `start`, and falls linearly to 0 in update `end`."""
-
-    first: float
-    start: float
-    end: float
-
-    def at(self, update: int) -> float:
-        """The number in an update."""
-        if update < self.start:
-            return self.first
-        return self.first * max(0.0, (self.end - update) / (self.end - self.start)) if self.end > self.start else 0.0
+def linear_decay(update: int, start: float, end: float) -> float:
+    """A share that is 1 up to update `start`, and falls linearly to 0 in update `end`."""
+    if update < start:
+        return 1.0
+    return max(0.0, (end - update) / (end - start)) if end > start else 0.0
 
 
 def decay_start(config: Mapping) -> float:
@@ -86,9 +79,6 @@ class ImitationRun:
         self.penalty = ComplexityPenalty(
             config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
         )
-        scheduled = config["scheduled_updates"]
-        self._bot_shares = LinearDecay(1.0, 0, config["teacher_mix"] * scheduled)
-        self._lrs = LinearDecay(config["lr"], decay_start(config), scheduled)
         self._max_grad_norm = config["grad_clip"] or math.inf
         self._num_replayed, self._steps_of_update = config["replay"], config["unroll_len"] * config["num_envs"]
         with torch.random.fork_rng(devices=[]):
@@ -108,7 +98,7 @@ class ImitationRun:
         self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
-        self.tally = TaskStats(config["num_envs"], self.tasks)
+        self.tally = EpisodeStats(config["num_envs"], self.tasks)
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
@@ -121,7 +111,7 @@ class ImitationRun:
         In a random share `bot_share` of the steps the bot acts instead. The next unroll overwrites these arrays.
         """
         self._start_worlds()
-        first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
+        first_hidden = self.hidden.to(self.device, copy=True)
         execution.refresh_student(self.rollouts.student, self.policy)
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
@@ -149,7 +139,6 @@ class ImitationRun:
         return measures
 
     def _lang(self, missions: list[str]) -> Tensor:
-        """What the policy sees of missions: (N, G)."""
         return self.lang_proj(self.encoder.embed(missions).to(self.device))
 
     def fit(self, batch: Batch) -> Step:
@@ -202,23 +191,23 @@ class ImitationRun:
         return measures
 
     def _rng(self, name: str) -> np.random.Generator:
-        """The random numbers of one purpose in the present update."""
         return np.random.default_rng((stream_seed(self.stream_seed, name), self.update))
 
     @property
     def bot_share(self) -> float:
         """Probability that the bot acts in a step of the next update: 1 at first, 0 after the part `teacher_mix`."""
-        return self._bot_shares.at(self.update)
+        return linear_decay(self.update, 0, self.config["teacher_mix"] * self.config["scheduled_updates"])
 
     @property
     def lr(self) -> float:
         """The learning rate of the next update; it falls linearly over the last part, `lr_decay`, to 0."""
-        return self._lrs.at(self.update)
+        return self.config["lr"] * linear_decay(self.update, decay_start(self.config), self.config["scheduled_updates"])
 
     @property
     def decay_update(self) -> int | None:
         """The last update before the learning rate falls; None where it never does."""
-        return None if math.isinf(self._lrs.start) else int(self._lrs.start)
+        start = decay_start(self.config)
+        return None if math.isinf(start) else int(start)
 
     def _start_worlds(self) -> None:
         """Begin the first world of every slot, unless there is one already."""
@@ -283,15 +272,10 @@ class ImitationRun:
             "hidden": self.hidden,
             "policy_state_dict": self.policy.state_dict(),
             "lang_proj_state_dict": self.lang_proj.state_dict(),
-            "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.0}]},
+            "optimizer_state_dict": adam_form(self.parameters, state["optimizer_state_dict"]),
             "env": {name: numbers for name in ("world", "length", "seed") if name != "seed" or name in state["env"]},
             **self.tally.form(state),
         }
-        if state["optimizer_state_dict"]["state"]:  # empty before the first update
-            form["optimizer_state_dict"]["state"] = {
-                number: {"step": torch.zeros(()), "exp_avg": parameter.cpu(), "exp_avg_sq": parameter.cpu()}
-                for number, parameter in enumerate(self.parameters)
-            }
         optional = {"stream_seed": 0, "replay": {}}
         return form | {name: like for name, like in optional.items() if name in state}
 

@@ -58,7 +58,6 @@ def _has_bot(row: Row) -> bool:
 
 
 def _recent_success(row: Row) -> str:
-    """Whose success it is, and in how many episodes."""
     num_recent, num_own = row["recent_episodes"], row["student_episodes"]
     if num_recent == 0:
         return "not known: no episode that began early enough has ended"

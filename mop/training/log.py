@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 Row = Mapping[str, float]  # of the log: column -> number
 
 
-def _as_text(row: Row) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in row.items())
-
-
-def _as_lines(row: Row) -> dict[str, str]:
-    return {name: f"{value:g}" for name, value in row.items()}
-
-
 @dataclass(frozen=True)
 class Columns:
     """The columns that a run adds to its measures and its summary, and how its rows are shown.
@@ -37,11 +29,11 @@ class Columns:
     plot: all rows and the name of the run -> the figure training_curve.png; None: there is none.
     """
 
-    counters: tuple[str, ...] = ()
-    rates: Mapping[str, str] = field(default_factory=dict)
-    bar_text: Callable[[Row], str] = _as_text
-    closing_lines: Callable[[Row], dict[str, str]] = _as_lines
-    plot: "Callable[[pd.DataFrame, str], Figure] | None" = None
+    counters: tuple[str, ...]
+    rates: Mapping[str, str]
+    bar_text: Callable[[Row], str]
+    closing_lines: Callable[[Row], dict[str, str]]
+    plot: "Callable[[pd.DataFrame, str], Figure] | None"
 
 
 class Logged(Protocol):
@@ -118,11 +110,8 @@ def _counters(run: Logged) -> dict[str, float]:
 def read_log(path: Path, update: int) -> pd.DataFrame:
     """Read the rows up to an update, each a number in every column."""
     about = ("training log", "move it away to resume without it")
-    old = read_csv(path, *about)
+    old = read_csv(path, *about, numbers=("update", "seconds"))
     with reading(path, *about):
-        missing = {"update", "seconds"} - set(old)
-        if missing:
-            raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
         textual = [name for name, column in old.items() if column.dtype.kind not in "iuf"]
         if textual and len(old):
             raise ValueError(f"its column {shown(textual[0])} holds something else than numbers")

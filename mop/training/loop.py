@@ -70,20 +70,18 @@ _BAR = "{desc} {n_fmt}/{total_fmt} {remaining} left{postfix}"
 def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
     checkpoint_updates: Container[int] = (), branch_update: int | None = None, names: FileNames = _USUAL,
-    saved: Mapping | None = None, on_save: Callable[[], object] = lambda: None,
-    on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
-    is_over: Callable[[], bool] = lambda: False,
+    saved: Mapping | None = None, on_row: Callable[[dict[str, float]], object] = lambda row: None,
+    checkpoint_on_interrupt: bool = True, is_over: Callable[[], bool] = lambda: False,
 ) -> Path:  # fmt: skip
     """Train a run up to `num_updates` updates; the path of its final checkpoint, in `folder`.
 
     label: the name of the run in what is printed; log_interval: updates between rows of training_log.csv;
     checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; checkpoint_updates: further updates
     after which there is one; branch_update: after it, the state is also kept as BRANCH_NAME; names: of files that are
-    called otherwise; saved: what training_state.pt holds, to continue from it; on_save: called whenever the files are a
-    state to continue from, and at the end; on_row: called with each new row of the log; checkpoint_on_interrupt:
-    whether an interruption leaves a checkpoint_<U>.pt besides the state; is_over: asked after each update, whether the
-    run ends here, before `num_updates`. Raises
-    KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved; it says where.
+    called otherwise; saved: what training_state.pt holds, to continue from it; on_row: called with each new row of the
+    log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides the state; is_over: asked
+    after each update, whether the run ends here, before `num_updates`. Raises KeyboardInterrupt after SIGINT or
+    SIGTERM, when everything is saved; it says where.
     """
     unfinished_row = None
     if saved is not None:
@@ -93,7 +91,7 @@ def drive(
             check_form(list(unfinished_row.values()), [0.0], "unfinished_row")
         print(f"resuming {label} at update {run.update} of {num_updates}")
     log = TrainingLog(folder / names.log, run, unfinished_row)
-    files = _Files(run, folder, log, on_save)
+    files = _Files(run, folder, log)
 
     def is_due() -> bool:
         at_interval = checkpoint_interval and run.update % checkpoint_interval == 0
@@ -137,8 +135,6 @@ def drive(
     final_path = files.save_checkpoint(names.final(run))
     if log.rows:
         curve_path = draw_curve(folder, run.columns, log.table(), label)
-        if curve_path is not None:
-            on_save()
         print(_closing_table(run.columns, log, final_path, curve_path))
     return final_path
 
@@ -149,10 +145,8 @@ def draw_curve(folder: Path, columns: Columns, table: "pd.DataFrame", label: str
 
 
 class _Files:
-    """The files of a run in progress."""
-
-    def __init__(self, run: Trainable, folder: Path, log: TrainingLog, on_save: Callable[[], object]):
-        self._run, self._folder, self._log, self._on_save = run, folder, log, on_save
+    def __init__(self, run: Trainable, folder: Path, log: TrainingLog):
+        self._run, self._folder, self._log = run, folder, log
 
     def save_state(self, name: str = STATE_NAME, is_interrupted: bool = False) -> Path:
         """Write log and state, which belong together; the state's path.
@@ -164,7 +158,6 @@ class _Files:
         state = self._run.state() | {"unfinished_row": self._log.unfinished_row}
         state |= {"is_interrupted": True} if is_interrupted else {}
         save_training_state(self._folder / name, state)
-        self._on_save()
         self.saved_at = time.monotonic()
         return self._folder / name
 
@@ -176,7 +169,6 @@ class _Files:
 
 
 def _of_long_runs(left_s: float) -> dict[str, str]:
-    """What the user must know of a run that takes days."""
     if left_s < _LONG_S:
         return {}
     days = f"about {left_s / 86_400:.0f} days are left at this speed, on this machine"
@@ -192,7 +184,6 @@ def _tell(warnings: Mapping[str, str], told: set[str], update: int) -> None:
 
 
 def _closing_table(columns: Columns, log: TrainingLog, final_path: Path, curve_path: Path | None) -> str:
-    """The end of a run in words: what the run says of its last row, and where its files are."""
     lines = dict(columns.closing_lines(log.rows[-1])) | {"checkpoint": str(final_path)}
     lines |= {"log": str(log.path)} if curve_path is None else {"log, curve": f"{log.path}, {curve_path}"}
     return "\n".join(f"{name:>15}  {text}" for name, text in lines.items())

@@ -1,6 +1,6 @@
 """From a config to the final checkpoint of an imitation run, a new one or one that is continued."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -20,15 +20,11 @@ from mop.training.loop import BRANCH_NAME, CURVE_NAME, FINAL_NAME, LOG_NAME, STA
 from mop.training.policies import check_weights
 
 
-def train(
-    config: dict, given: Collection[str] = (), on_save: Callable[[], object] = lambda: None,
-    checkpoint_on_interrupt: bool = True,
-) -> Path:  # fmt: skip
+def train(config: dict, given: Collection[str] = ()) -> Path:
     """Train one run to its final checkpoint and return the checkpoint's path.
 
     config: of `parse_config`, with `policy` ("mop" or "gru"); given: the settings that the user gave, which a resumed
-    run must not contradict; on_save: called whenever the files on disk are a state to continue from, and at the end;
-    checkpoint_on_interrupt: of `drive`. Raises KeyboardInterrupt after a signal, when everything is saved.
+    run must not contradict. Raises KeyboardInterrupt after a signal, when everything is saved.
     """
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     root = key.folder(config["checkpoint_dir"])
@@ -45,7 +41,7 @@ def train(
                 saved = _before_decay(folder, saved, config["num_updates"])
             config = _continued(saved["config"], saved["update"], config, given, folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
-                return _finished(folder, key, saved["update"], on_save)
+                return _finished(folder, key, saved["update"])
         device = choose_device(config["device"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
@@ -61,9 +57,8 @@ def train(
                 print(f"going on from update {saved['update']}, before the learning rate fell; the end so far is {end}")
             final_path = drive(
                 run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
-                checkpoint_interval=config["checkpoint_interval"], saved=saved, on_save=on_save,
+                checkpoint_interval=config["checkpoint_interval"], saved=saved,
                 branch_update=run.decay_update, on_row=lambda row: wandb_run and wandb_run.log(row, step=run.update),
-                checkpoint_on_interrupt=checkpoint_on_interrupt,
             )  # fmt: skip
             if wandb_run is not None:
                 wandb_run.finish()
@@ -71,18 +66,16 @@ def train(
 
 
 def _tell_slots(run: ImitationRun) -> None:
-    """Print which environments have which task, where there are several tasks."""
     slots = [(task.name, range(run.config["num_envs"])[task.slots]) for task in run.tasks]
     if len(slots) > 1:
         print("slots:", ", ".join(f"{name} {of_task[0]} to {of_task[-1]}" for name, of_task in slots))
 
 
-def _finished(folder: Path, key: RunKey, update: int, on_save: Callable[[], object]) -> Path:
+def _finished(folder: Path, key: RunKey, update: int) -> Path:
     """The final checkpoint of a run that is trained already; draws its curve if it was killed before it had one."""
     if not (folder / CURVE_NAME).exists() and (folder / LOG_NAME).exists():
         log = read_log(folder / LOG_NAME, update)
         draw_curve(folder, ImitationRun.columns, log, key.label)
-        on_save()
     print(f"{key.label} is trained already: {folder / FINAL_NAME} (more: --resume --num_updates N)")
     return folder / FINAL_NAME
 
@@ -179,7 +172,6 @@ def _remove_old_run(folder: Path) -> None:
 
 
 def _start_wandb(project: str | None, name: str, config: dict):
-    """A run of Weights & Biases, None where no project is named."""
     if project is None:
         return None
     try:

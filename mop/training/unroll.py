@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from mop.common.workers import Layout
+from mop.envs.babyai import NO_LABEL
 from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays, slot_commands
 
 # Fields of a step that belong to the action just taken; obs and labels are those that the student acted on.
-_AFTER = [name for name in StepArrays.layout() if name not in ("obs", "label", "label_valid")]
+_AFTER = [name for name in StepArrays.layout() if name not in ("obs", "label")]
 
 Embed = Callable[[str], np.ndarray]  # a mission -> what the policy sees of it (G,) float32
 
@@ -125,10 +126,10 @@ def _unroll(
     lang = np.stack([embed(mission) for mission in missions])
     for t in range(len(record.obs)):
         record.obs[t, rows], record.label[t, rows] = now.obs[rows], now.label[rows]
-        record.label_valid[t, rows] = now.label_valid[rows]
         logits, _, hidden[:] = student.step(now.obs[rows], lang, hidden)
         actions = np.zeros(len(now.obs), np.int64)
-        actions[rows] = np.where(bot_acts[t, rows] & now.label_valid[rows], now.label[rows], logits.argmax(-1))
+        bot_may_act = bot_acts[t, rows] & (now.label[rows] != NO_LABEL)
+        actions[rows] = np.where(bot_may_act, now.label[rows], logits.argmax(-1))
         for slot, mission in slots.step(actions).items():
             begun.append((t, slot, mission))
             lang[slot - slots.first] = embed(mission)

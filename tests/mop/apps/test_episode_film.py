@@ -16,7 +16,7 @@ from mop.apps.episode_records import captions_of, episode_film
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.conventions import ACTION_NAMES, SUBGOALS
-from mop.envs.render import render_world
+from mop.envs.render import replay_world
 from mop.plotting.film import film_bytes
 from mop.plotting.style import expert_hues
 
@@ -36,7 +36,9 @@ def test_a_film_shows_every_state(data):
     ((_, pictures),) = film.columns
     assert len(film.captions) == len(pictures) == num_steps + 1 and context["mission"] in film.title
     for t_step in (0, 7, num_steps):  # the last one is the state after the last action
-        np.testing.assert_array_equal(pictures[t_step], render_world(TASK, context["seed"], actions[:t_step]))
+        np.testing.assert_array_equal(
+            pictures[t_step], replay_world(TASK, context["seed"], actions[:t_step]).get_frame()
+        )
     for strip, weights, hues in zip(
         film.strips, steps.layer_routing, expert_hues(data.header, steps.layer_routing), strict=True
     ):

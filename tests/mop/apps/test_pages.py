@@ -41,7 +41,7 @@ from mop.artifacts.run_paths import RunKey, cache_path, result_path
 from mop.common import cli
 from mop.common.errors import InputError
 from mop.common.files import file_digest
-from mop.envs.render import render_world
+from mop.envs.render import replay_world
 from mop.evaluation import batch
 from mop.evaluation.batch import Settings, evaluate_checkpoint, select
 
@@ -231,7 +231,7 @@ def test_frames_follow_the_episode(data):
     count = 0
     for t_step in (0, 5, len(actions) - 1):
         frame = episode_frame(data, 3, t_step)
-        np.testing.assert_array_equal(frame, render_world(TASK, data.episodes[3]["seed"], actions[:t_step]))
+        np.testing.assert_array_equal(frame, replay_world(TASK, data.episodes[3]["seed"], actions[:t_step]).get_frame())
         count += 1
     assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
     held = hold_action(data, "forward")  # the actions in between still happened

@@ -9,14 +9,14 @@ from checks import refusal
 from scripts import PATIENCE_S, REPOSITORY
 
 from mop.envs.babyai import World
-from mop.envs.render import draw_cells, draw_view, play_again, render_world, replay_world
+from mop.envs.render import draw_cells, draw_view, play_again, replay_world
 
 
-def test_render_world():
-    picture = render_world("BabyAI-UnlockPickup-v0", 3, tile_size=8)
+def test_replay_world():
+    picture = replay_world("BabyAI-UnlockPickup-v0", 3, []).get_frame(tile_size=8)
     assert picture.shape == (6 * 8, 11 * 8, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, render_world("BabyAI-UnlockPickup-v0", 3, [], tile_size=8))
-    assert (picture != render_world("BabyAI-UnlockPickup-v0", 3, [0], tile_size=8)).any()
+    np.testing.assert_array_equal(picture, replay_world("BabyAI-UnlockPickup-v0", 3, []).get_frame(tile_size=8))
+    assert (picture != replay_world("BabyAI-UnlockPickup-v0", 3, [0]).get_frame(tile_size=8)).any()
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_an_episode_played_again():
     assert held == ("",) * 2 + ("green key",) * 11 + ("",)
     assert places[0] == (3, 3) and places[-1] == (4, 4)
     for t_step in (0, 7, 13):
-        shown = render_world("BabyAI-UnlockPickup-v0", 0, actions[:t_step], tile_size=8)
+        shown = replay_world("BabyAI-UnlockPickup-v0", 0, actions[:t_step]).get_frame(tile_size=8)
         np.testing.assert_array_equal(pictures[t_step], shown)
 
 
 def test_no_such_world():
     for seed in (-1, "3", None, True):
         refusal(replay_world, "BabyAI-UnlockPickup-v0", seed, [])
-    assert "BabyAI-Nonsense-v0" in refusal(render_world, "BabyAI-Nonsense-v0", 0)
+    assert "BabyAI-Nonsense-v0" in refusal(replay_world, "BabyAI-Nonsense-v0", 0, [])
 
 
 def test_no_compiled_kernels_are_loaded():

@@ -106,7 +106,7 @@ def test_save_and_restore(level):
             restored.reset()
             drive(restored, range(7))
         restored.restore(state)
-        for name in ("obs", "label", "label_valid", "missions"):
+        for name in ("obs", "label", "missions"):
             np.testing.assert_array_equal(snapshot(restored)[name], at_save[name])
         for name, value in restored.save().items():
             np.testing.assert_array_equal(value, state[name])
@@ -210,7 +210,7 @@ def test_events_of_known_length(corridor, limit):
     assert set(lengths[0]) == {1, 2, 3, 4, 5}
     assert not arrays.done.any() and not arrays.steps.any() and (arrays.failure == -1).all()
     for _ in range(60):
-        assert arrays.label.tolist() == [FORWARD, FORWARD] and arrays.label_valid.all()
+        assert arrays.label.tolist() == [FORWARD, FORWARD]
         arrays = env.step(arrays.label.copy())
         for i in range(2):
             walked[i] += 1
@@ -236,13 +236,13 @@ def test_bot_failure_ends_the_episode(corridor):
     env = BabyAIVectorEnv(corridor, 2, 5)
     env.reset()
     env.step(np.array([RIGHT, LEFT]))
-    assert env.arrays.label[0] == LEFT and env.arrays.label_valid.all()
+    assert env.arrays.label[0] == LEFT
     arrays = env.step(np.array([TOGGLE, RIGHT]))
     assert (arrays.terminated.tolist(), arrays.truncated.tolist()) == ([False, False], [True, False])
     assert arrays.failure.tolist() == [FAILURE_KINDS.index("disappeared_box"), -1]
     assert arrays.steps.tolist() == [2, 0] and not arrays.reward.any() and not arrays.bot_steps.any()
     assert not arrays.fresh_failures.any()
-    assert arrays.label.tolist() == [FORWARD, FORWARD] and arrays.label_valid.all()
+    assert arrays.label.tolist() == [FORWARD, FORWARD]
     np.testing.assert_array_equal(arrays.obs[0], first_obs(training_seed(5, 0, 1)))
     arrays = env.step(np.array([RIGHT, RIGHT]))
     assert (arrays.failure == -1).all() and not arrays.done.any() and not arrays.steps.any()

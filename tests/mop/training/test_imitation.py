@@ -181,11 +181,11 @@ class PlainTraining:
             logits, lpc = self.act()
             costs.append(lpc)
             for i in range(config["num_envs"]):
-                if self.env.arrays.label_valid[i]:
+                if self.env.arrays.label[i] != NO_LABEL:
                     errors.append(-logits[i].log_softmax(0)[int(self.env.arrays.label[i])])
             actions = logits.argmax(1).numpy()
             for i in range(config["num_envs"]):
-                if mixed and turns[t, i] < 1 - progress / mixed and self.env.arrays.label_valid[i]:
+                if mixed and turns[t, i] < 1 - progress / mixed and self.env.arrays.label[i] != NO_LABEL:
                     self.num_turns += 1
                     actions[i] = self.env.arrays.label[i]
             self.env.step(actions)
@@ -259,7 +259,7 @@ def without_labels(monkeypatch, is_silent):
             slots.calls = getattr(slots, "calls", -1) + 1
             for i in range(len(slots.worlds)):
                 if is_silent(slots.calls, i):
-                    arrays.label[i], arrays.label_valid[i] = NO_LABEL, False
+                    arrays.label[i] = NO_LABEL
             return missions
 
         return call
@@ -302,7 +302,7 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
 
     def record(slots, actions):
         missions, arrays = step(slots, actions), slots.arrays
-        fields = (arrays.done, arrays.failure, arrays.reward, arrays.label_valid, arrays.steps)
+        fields = (arrays.done, arrays.failure, arrays.reward, arrays.label != NO_LABEL, arrays.steps)
         seen.extend(zip(*(field.copy() for field in fields), strict=True))
         slots_seen.append(slots)
         return missions
@@ -653,7 +653,7 @@ def test_the_state_of_one_tensor_is_that_of_its_parameters(make_run):
         for _ in range(3):
             losses(run, 1)
             flat, *own = run.optimizer.param_groups[0]["params"]
-            grads = [*run.optimizer.flat.views(flat.grad), *(p.grad for p in own)]
+            grads = [*autograd.views_of(run.optimizer.specs, flat.grad), *(p.grad for p in own)]
             for parameter, grad in zip(apart, grads, strict=True):
                 parameter.grad = grad.clone(memory_format=torch.contiguous_format)
             adam.step()

@@ -13,8 +13,9 @@ import torch
 from checks import refusal
 from matplotlib.figure import Figure
 
-from mop.artifacts.checkpoints import load_checkpoint, load_training_state
+from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
 from mop.common import interruption
+from mop.training import loop
 from mop.training.log import Columns
 from mop.training.loop import Trainable, drive
 
@@ -25,7 +26,9 @@ CLOCK = ["metres_per_s", "seconds"]  # columns that differ between two equal run
 class Walk:
     """A random walk on a line: nothing of imitation."""
 
-    columns = Columns(counters=("metres",), rates={"metres_per_s": "metres"})
+    columns = Columns(
+        ("metres",), {"metres_per_s": "metres"}, str, lambda row: {k: f"{v:g}" for k, v in row.items()}, None
+    )
 
     def __init__(self, at: dict | None = None):
         """at: what to do in the midst of an update, by its number."""
@@ -82,9 +85,15 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_run_is_shown_in_its_own_words(tmp_path, capfd):
+def test_a_run_is_shown_in_its_own_words(tmp_path, capfd, monkeypatch):
     rows, saved = [], []
-    final_path = drive_walk(Walk(), tmp_path, on_row=rows.append, on_save=lambda: saved.append(names(tmp_path)))
+
+    def save(path: Path, state: dict) -> None:
+        save_training_state(path, state)
+        saved.append(names(tmp_path))
+
+    monkeypatch.setattr(loop, "save_training_state", save)
+    final_path = drive_walk(Walk(), tmp_path, on_row=rows.append)
     steps = [float(np.random.default_rng((7, update)).normal()) for update in range(TOTAL)]
     log = pd.read_csv(tmp_path / "training_log.csv")
     assert list(log) == ["update", "metres", "step", "is_left", "position", "metres_per_s", "seconds"]

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from mop.common.train_config import DEFAULTS_FILE, parse_config
 from mop.envs.babyai import NO_LABEL, babyai_task_ids
 from mop.envs.vector_env import BabyAIVectorEnv
 from mop.plotting.curves import plot_training_curve
+from mop.training import loop
 from mop.training.imitation_log import bar_text, closing_lines
 from mop.training.loss import ComplexityPenalty, imitation_loss, loss_of_tasks
 
@@ -37,12 +39,14 @@ def trained(folder, *flags, interrupt_at: int = 0) -> dict:
     """Train with these flags below a folder; its training state. interrupt_at: an update after which it is cut off."""
     saves = itertools.count(1)
 
-    def on_save() -> None:
+    def save(path: Path, state: dict) -> None:
+        save_training_state(path, state)
         if next(saves) > interrupt_at > 0:
             raise ConnectionError("cut off")
 
-    with contextlib.suppress(*[ConnectionError] * (interrupt_at > 0)):
-        train_with(*flags, "--checkpoint_dir", folder, on_save=on_save)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(*[ConnectionError] * (interrupt_at > 0)):
+        patch.setattr(loop, "save_training_state", save)
+        train_with(*flags, "--checkpoint_dir", folder)
     config = config_of(*flags)
     return load_training_state(folder / config["task_id"] / f"trial_{config['trial']}" / "training_state.pt")
 
@@ -166,7 +170,7 @@ def test_the_worlds_of_a_task_do_not_depend_on_the_others():
     for step in range(120):
         actions = rng.integers(0, 7, 5)
         if step % 3:  # mostly the bot's, so that episodes end with success too
-            actions = np.where(mixed.arrays.label_valid, mixed.arrays.label, actions)
+            actions = np.where(mixed.arrays.label != NO_LABEL, mixed.arrays.label, actions)
         mixed.step(actions)
         for task_id, env in alone.items():
             env.step(actions[slots[task_id]])
