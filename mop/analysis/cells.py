@@ -27,10 +27,6 @@ class CellIndex:
     counts: np.ndarray  # (C,) int64, steps in the cell
     index: np.ndarray  # (S,) int64, cell of each step
 
-    def has_steps(self, min_steps: int) -> np.ndarray:
-        """Mark the cells (C,) bool with so many steps."""
-        return enough_steps(self.counts, min_steps)
-
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Average values (S,) over the steps in each cell, (C,) float64; values that are not finite are left out."""
         is_known = np.isfinite(values)

@@ -81,16 +81,16 @@ def measure_run(
     with the same action in the other phases.
     """
     columns, reasons = _columns(routing_data)
-    groups, labels = np.zeros((0, len(routing_data.steps.episode)), bool), []
+    chosen = [(ALL_STEPS, np.ones(len(columns.episode), bool))]
     if phases is not None:
         try:
-            found = group_routing_data(routing_data, phases)
-            groups, labels = np.stack([found.mask(group) for group in range(len(found))]), found.labels
+            groups = group_routing_data(routing_data, phases)
+            chosen += [(label, groups.mask(group)) for group, label in enumerate(groups.labels)]
         except InputError as error:
             reasons.append(f"no phases: {error}")
-    states = _states(routing_data, state, phases if labels else None, reasons)
+    states = _states(routing_data, state, phases if len(chosen) > 1 else None, reasons)
     parts = []
-    for label, mask in [(ALL_STEPS, np.ones(len(columns.episode), bool)), *zip(labels, groups, strict=True)]:
+    for label, mask in chosen:
         part = _part(columns, mask, label, ANY_ACTION)
         if states is not None:
             part.measures.update(_complexity(columns, states, mask))

@@ -106,16 +106,10 @@ def compute_pathways(routing_data: RoutingData) -> Pathways:
 _EVENTS = {"t_pick": "picked up", "t_opened": "opened", "t_unlocked": "unlocked", "t_drop": "dropped"}
 
 
-@dataclass(frozen=True, eq=False)
-class RoutingOverProgress:
-    """Router weights in B equal parts of an episode."""
+def mean_weights_by_progress(routing_data: RoutingData, num_bins: int = 20) -> list[Means]:
+    """Average the router weights in B equal parts of an episode, L means of B groups and E_l values.
 
-    progress: np.ndarray  # (B,) float64, middle of each part, 0 to 1
-    layers: list[Means]  # L means of B groups and E_l values, with their intervals
-
-
-def compute_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) -> RoutingOverProgress:
-    """Average router weights against progress, t_step / steps of the whole episode; step 0 is in the first part.
+    Progress is t_step / steps of the whole episode; step 0 is in the first part.
 
     An episode of fewer than `num_bins` steps has no step in some parts, so the parts differ in their counts.
     """
@@ -123,9 +117,7 @@ def compute_routing_over_progress(routing_data: RoutingData, num_bins: int = 20)
     layers, episode = checked_weights(routing_data.steps), index_episodes(routing_data)
     length = np.bincount(index_episodes(whole_of(routing_data)))
     part = t_step * num_bins // length[episode]
-    return RoutingOverProgress(
-        (np.arange(num_bins) + 0.5) / num_bins, bootstrap_layers(layers, episode, part, num_bins)
-    )
+    return bootstrap_layers(layers, episode, part, num_bins)
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,26 +138,22 @@ def _common_groups(
     if group_by == "overall":
         return [("", masks)], ""
     sides = [group_routing_data(data, group_by) for data in (pair.left, pair.right)]
-    steps = [
-        np.bincount(side.index[mask], minlength=len(side)) for side, mask in zip(sides, masks, strict=True)
-    ]  # those that count
-    found = [
-        dict((key, number) for number, key in enumerate(side.keys) if count[number])
-        for side, count in zip(sides, steps, strict=True)
-    ]
-    common = [key for key in found[0] if key in found[1]]
+    counts = [np.bincount(side.index[mask], minlength=len(side)) for side, mask in zip(sides, masks, strict=True)]
+    left, right = (
+        {key: count for key, count in zip(side.keys, of_side.tolist(), strict=True) if count}
+        for side, of_side in zip(sides, counts, strict=True)
+    )
+    common = [key for key in left if key in right]
     if not common:
         raise InputError(f"by {GROUPINGS[group_by].title}, the two have no group in common")
-    totals = [sum(count[at[key]] for count, at in zip(steps, found, strict=True)) for key in common]
-    shown = [common[index] for index in sorted(np.argsort(-np.array(totals), kind="stable")[:max_groups].tolist())]
-    groups = [
-        (
-            sides[0].labels[found[0][key]],
-            tuple(mask & side.mask(at[key]) for mask, side, at in zip(masks, sides, found, strict=True)),
-        )
-        for key in shown
-    ]
-    num_groups = len(set(found[0]) | set(found[1]))
+    totals = np.array([left[key] + right[key] for key in common])
+    shown = [common[index] for index in sorted(np.argsort(-totals, kind="stable")[:max_groups].tolist())]
+    groups = []
+    for key in shown:
+        places = [side.keys.index(key) for side in sides]
+        of_group = (mask & side.mask(place) for mask, side, place in zip(masks, sides, places, strict=True))
+        groups.append((sides[0].labels[places[0]], tuple(of_group)))
+    num_groups = len(left | right)
     remark = f"by {GROUPINGS[group_by].title}"
     return groups, remark + (f" ({len(shown)} of {num_groups} groups)" if len(shown) < num_groups else "")
 

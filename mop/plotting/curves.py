@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mop.analysis.routing import compute_routing_over_progress, select_episode
+from mop.analysis.routing import mean_weights_by_progress, select_episode
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
@@ -183,16 +183,16 @@ def plot_episode_routing(routing_data: RoutingData, episode: int) -> Figure:
 
 def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) -> Figure:
     """Mean router weights against progress through the episode; the band is the 95 % interval over episodes."""
-    over = compute_routing_over_progress(routing_data, num_bins)
-    weights = [means.mean for means in over.layers]
+    layers, progress = mean_weights_by_progress(routing_data, num_bins), (np.arange(num_bins) + 0.5) / num_bins
+    weights = [means.mean for means in layers]
     names, hues = expert_names(routing_data.header, weights), expert_hues(routing_data.header, weights)
-    figure, axes = make_panels(1, len(over.layers), 3.0, 2.3, extra_height=1.2, sharey=True)
-    for layer, (ax, means) in enumerate(zip(axes[0], over.layers, strict=True)):
-        draw_means(ax, over.progress, means, np.arange(num_bins), names[layer], hues[layer])
+    figure, axes = make_panels(1, len(layers), 3.0, 2.3, extra_height=1.2, sharey=True)
+    for layer, (ax, means) in enumerate(zip(axes[0], layers, strict=True)):
+        draw_means(ax, progress, means, np.arange(num_bins), names[layer], hues[layer])
         for part in np.flatnonzero(means.steps):
             left, right = part / num_bins, (part + 1) / num_bins
             text = f"{left:.0%} to {right:.0%} of the episode: {means_text(names[layer], means, part)}"
-            values = {"layer": layer, "progress": float(over.progress[part]), **means_values(names[layer], means, part)}
+            values = {"layer": layer, "progress": float(progress[part]), **means_values(names[layer], means, part)}
             add_note(ax, left, right, 0, 1, text, **values)
         ax.set(xlim=(0, 1), ylim=ALL_OF_0_TO_1, xlabel="progress through the episode")
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
@@ -200,7 +200,7 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
         open_frame(ax)
     axes[0, 0].set_ylabel("router weight")
     add_legend(figure, axes[0], names)
-    set_title(figure, describe(routing_data.header, routing_data.steps.episode, over_episodes("bands", over.layers[0])))
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode, over_episodes("bands", layers[0])))
     return figure
 
 

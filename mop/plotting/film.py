@@ -111,13 +111,6 @@ def find_encoder() -> str:
         raise InputError(_NO_ENCODER) from None
 
 
-def mark_part(frame: Image.Image, panel: Box, start: float, end: float) -> None:
-    """A black frame around the part of a panel from `start` to `end`, shares of its width."""
-    left, top, right, bottom = panel
-    x = left + (right - left) * np.array([start, end])
-    ImageDraw.Draw(frame).rectangle([x[0] - 1, top - 3, x[1] + 1, bottom + 3], outline="black", width=2)
-
-
 @cache
 def font(size: int = 13) -> ImageFont.FreeTypeFont:
     """The font of texts in a frame."""
@@ -165,24 +158,13 @@ def film_bytes(film: Film, file_format: str, steps_per_second: float = 4) -> byt
 
 def draw_frames(film: Film) -> list[Image.Image]:
     """The pictures of a film, one for each state."""
-    page, strips, top = _draw_page(film)
-    frames, num_states = [], len(film.captions)
-    for t in range(num_states):
-        frame = page.copy()
-        _draw_state(frame, film, t, top)
-        if strips is not None:
-            mark_part(frame, strips, t / num_states, (t + 1) / num_states)
-        frames.append(frame)
-    return frames
+    page = _draw_page(film)
+    return [_draw_state(*page, film, t, (t, t + 1)) for t in range(len(film.captions))]
 
 
 def draw_still(film: Film, marked: tuple[int, int]) -> Image.Image:
     """The first state of a film as one picture, with the states from .. to (not with it) marked in the strips."""
-    page, strips, top = _draw_page(film)
-    _draw_state(page, film, 0, top)
-    if strips is not None:
-        mark_part(page, strips, marked[0] / len(film.captions), min(1.0, marked[1] / len(film.captions)))
-    return page
+    return _draw_state(*_draw_page(film), film, 0, marked)
 
 
 def _draw_page(film: Film) -> tuple[Image.Image, Box | None, int]:
@@ -200,15 +182,22 @@ def _draw_page(film: Film) -> tuple[Image.Image, Box | None, int]:
     return page, _draw_strips(page, film.strips, strips), top
 
 
-def _draw_state(frame: Image.Image, film: Film, t: int, top: int) -> None:
-    """The pictures of a state below their headings, and its caption."""
-    left = _MARGIN_PX
+def _draw_state(
+    page: Image.Image, strips: Box | None, top: int, film: Film, t: int, marked: tuple[int, int]
+) -> Image.Image:
+    """A page with the pictures of a state below their headings and its caption; marked: states framed in the strips."""
+    frame, left = page.copy(), _MARGIN_PX
     for heading, pictures in film.columns:
         picture = _shown(pictures[t], film.height_px)
         ImageDraw.Draw(frame).text((left, top), heading, fill="#555555", font=font())
         frame.paste(picture, (left, top + LINE_PX))
         left += picture.width + _MARGIN_PX
     _write(frame, film.captions[t], top + LINE_PX + film.height_px + _MARGIN_PX)
+    if strips is not None:
+        x0, y0, x1, y1 = strips
+        start, end = (x0 + (x1 - x0) * min(1.0, state / len(film.captions)) for state in marked)
+        ImageDraw.Draw(frame).rectangle([start - 1, y0 - 3, end + 1, y1 + 3], outline="black", width=2)
+    return frame
 
 
 def _shown(picture: np.ndarray, height_px: int) -> Image.Image:

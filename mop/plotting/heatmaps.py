@@ -220,8 +220,9 @@ def _extent(grid_info: dict[str, int]) -> tuple[float, float, float, float]:
 
 def _mark_coordinates(ax: Axes, grid_info: dict[str, int]) -> None:
     """Ticks at whole coordinates, on each axis that is visible: making ticks takes most of the time of a map."""
-    box = ax.get_position()  # as a share of the figure
-    width, height = page_size_in(ax) * (box.width, box.height)
+    figure, box = ax.get_figure(root=True), ax.get_position()  # as a share of the figure
+    assert figure is not None, "the axes were removed"
+    width, height = figure.get_size_inches() * (box.width, box.height)
     if ax.xaxis.get_visible():
         ax.set_xticks(_integer_ticks(grid_info["x_min"], grid_info["x_max"], int(width / 0.22)))
         ax.set_xlabel("x")
@@ -230,13 +231,6 @@ def _mark_coordinates(ax: Axes, grid_info: dict[str, int]) -> None:
         ax.set_ylabel("y")
     ax.tick_params(labelsize="small")
     ax.spines[:].set_visible(False)
-
-
-def page_size_in(ax: Axes) -> np.ndarray:
-    """Width and height in inches of the figure that axes are of."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None, "the axes were removed"
-    return figure.get_size_inches()
 
 
 def _integer_ticks(low: int, high: int, space: int) -> list[int]:

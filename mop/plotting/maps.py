@@ -194,21 +194,19 @@ def plot_lpc_by_phase(
     """
     look, phase = MapStyle(**style), key_phases(steps, episodes)
     check_not_empty(phase)
-    present = [number for number in range(len(PHASES)) if (phase == number).any()]
-    averaged = [aggregate_routing_by_position(steps, phase == number) for number in present]
-    enough = enough_steps(np.array([part.counts.max() for part in averaged]), look.min_steps)
+    masks = {name: phase == number for number, name in enumerate(PHASES) if (phase == number).any()}
+    averaged = {name: aggregate_routing_by_position(steps, mask) for name, mask in masks.items()}
+    enough_steps(np.concatenate([part.counts for part in averaged.values()]), look.min_steps)
     shown = {
-        number: part.with_steps(look.min_steps)
-        for number, part, is_enough in zip(present, averaged, enough, strict=True)
-        if is_enough
+        name: part.with_steps(look.min_steps) for name, part in averaged.items() if part.counts.max() >= look.min_steps
     }
     lpc, scale = [known_lpc(part) for part in shown.values()], look.scale or _range_of_lpc(shown.values())
     info = compute_grid_bounds(np.asarray(steps.position), grid_size)
     grid = MapGrid(info, None if grid_size is None else wall_cells(steps, episodes))
     panels = []
-    for number, part in shown.items():
-        mean = np.nanmean(np.asarray(steps.lpc)[phase == number])
-        head = f"{PHASES[number]}\nmean {mean:.0f}, {counted(int((phase == number).sum()), 'step')}"
+    for name, part in shown.items():
+        mean = np.nanmean(np.asarray(steps.lpc)[masks[name]])
+        head = f"{name}\nmean {mean:.0f}, {counted(averaged[name].num_steps, 'step')}"
         panels.append(grid.map(head, _lpc_map(part, scale)))
     legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), look.marks(grid)]
     return look.sheet([panels], [""], grid, legends, title)
@@ -305,7 +303,7 @@ def _plot_measure(routing_data: RoutingData, shown: _Shown, measure: Measure, pa
 def _average(routing_data: RoutingData, steps: StepFilter, parts: Sequence[Part], min_steps: int) -> list[_Cells]:
     """Average each part over the chosen steps in each cell that has so many of them."""
     mask, cells = index_filtered_cells(routing_data.steps, steps)
-    kept, averaged = cells.has_steps(min_steps), []
+    kept, averaged = enough_steps(cells.counts, min_steps), []
     for part in parts:
         means = cells.counts.astype(np.float64) if part.values is None else cells.mean(part.values[mask])
         if not np.isfinite(means[kept]).any():

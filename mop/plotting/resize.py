@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -62,10 +61,10 @@ def _text_resizer(figure: Figure) -> Callable[[Callable[[float], float]], None]:
     """What gives each text of a figure the size that a function makes of its size now."""
     texts = [(text, float(text.get_fontsize())) for text in figure.findobj(Text)]
     axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    ticks = [
-        (axis, [float(label.get_fontsize()) for label in axis.get_ticklabels()][:1], _tick_length(axis))
-        for axis in axes
-    ]
+    ticks = []
+    for axis in axes:
+        sizes = [float(label.get_fontsize()) for label in axis.get_ticklabels()][:1]
+        ticks.append((axis, sizes, axis.get_tick_params().get("length", _TICK_LENGTH_PT)))
 
     def resize(new_size: Callable[[float], float]) -> None:
         for text, size in texts:
@@ -78,11 +77,6 @@ def _text_resizer(figure: Figure) -> Callable[[Callable[[float], float]], None]:
                 )
 
     return resize
-
-
-def _tick_length(axis: Axis) -> float:
-    """The length of the ticks of an axis in points: 0 where they are switched off."""
-    return axis.get_tick_params().get("length", _TICK_LENGTH_PT)
 
 
 def _crowding(figure: Figure) -> set[tuple[str, ...]]:

@@ -77,20 +77,15 @@ class Legend:
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Where everything of a sheet goes, in inches; y is counted from the top."""
+class _Columns:
+    """The columns of maps of a sheet, all alike, in inches."""
 
-    width: float
-    height: float
-    title: str  # in as many lines as it needs
-    panel_titles: list[list[str]]
-    legends: list[tuple[float, float]]  # the left upper corner of each
     left: float  # of the first column
+    right: float  # of the last column
     slot: float  # width of a column, with the gap to its neighbour
     gap: float
     map_width: float
     map_height: float
-    row_tops: list[float]  # of the maps, below their titles
 
     def map_x(self, column: int) -> float:
         """The left edge of a column's maps, which stand in the middle of their slot."""
@@ -114,24 +109,33 @@ def draw_sheet(
     width_in: of the figure in inches; maps grow and shrink to fill it, but a cell is at most 0.45 inches wide and a map
     at least 0.75. Without, maps are 1.7 to 2.7 inches wide on a page of 12.
     """
-    places = _place(rows, labels, grid_info, legends, title, has_own_axes, width_in)
-    figure = Figure(figsize=(places.width, places.height))
+    columns = _columns(rows, labels, grid_info, has_own_axes, width_in)
+    legends_width, legends_height, corners = _place_legends(legends, max(width_in or _SHEET_IN, columns.right))
+    width = max(columns.right, legends_width, 4.0)
+    title = wrapped(title, width / 1.2 - 0.3)
+    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
+    titles = [[wrapped(panel.title, columns.slot - 0.1) if panel else "" for panel in row] for row in rows]
+    row_tops, bottom = _place_rows(titles, labels, title_height + legends_height, columns.map_height)
+    height = bottom + _AXIS_IN
+
+    figure = Figure(figsize=(width, height))
     if title:
-        figure.suptitle(places.title, y=1 - 0.08 / places.height, va="top", fontsize="large")
-    for number, (row, label, top) in enumerate(zip(rows, labels, places.row_tops, strict=True)):
+        figure.suptitle(title, y=1 - 0.08 / height, va="top", fontsize="large")
+    for number, (row, label, top) in enumerate(zip(rows, labels, row_tops, strict=True)):
         if label:
-            x, middle = places.left - _AXIS_IN - 0.18, 1 - (top + places.map_height / 2) / places.height
-            figure.text(x / places.width, middle, label, ha="right", va="center", fontsize="medium")
+            x, middle = columns.left - _AXIS_IN - 0.18, 1 - (top + columns.map_height / 2) / height
+            figure.text(x / width, middle, label, ha="right", va="center", fontsize="medium")
         for column, panel in enumerate(row):
             if panel is None:
                 continue
-            ax = _add_axes(figure, places.map_x(column), top, places.map_width, places.map_height)
+            ax = _add_axes(figure, columns.map_x(column), top, columns.map_width, columns.map_height)
             ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
             ax.yaxis.set_visible(column == 0 or has_own_axes)
             panel.draw(ax)
             ax.set_anchor("N")  # the first row of a smaller grid is level with those of the others
-            ax.set_title(places.panel_titles[number][column], fontsize="medium", pad=4)
-    for legend, (x, y) in zip(legends, places.legends, strict=True):  # last: the axes of a figure begin with its maps
+            ax.set_title(titles[number][column], fontsize="medium", pad=4)
+    for legend, (x, y) in zip(legends, corners, strict=True):  # last: the axes of a figure begin with its maps
+        x, y = x + (width - legends_width) / 2, y + title_height
         legend.draw(_add_axes(figure, x + legend.left_in, y, legend.width_in, legend.height_in))
     return figure
 
@@ -222,50 +226,35 @@ def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarra
     return Legend(1.9, 0.2, 0.15, 0.35, draw, num_lines=label.count("\n") + 1)
 
 
-def _place(
-    rows: Sequence[Sequence[Panel | None]],
+def _columns(
+    rows: Sequence[Sequence],
     labels: Sequence[str],
     grid_info: dict[str, int],
-    legends: Sequence[Legend],
-    title: str,
     has_own_axes: bool,
     width_in: float | None,
-) -> _Places:
-    """The places of a sheet with the arguments of `draw_sheet`."""
+) -> _Columns:
+    """The columns of a sheet with the arguments of `draw_sheet`."""
     least, most = _MAP_IN if width_in is None else _FILLED_MAP_IN
-    page = width_in or _SHEET_IN
     left = (LABEL_IN if any(labels) else 0.0) + _AXIS_IN + 0.1
     gap = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
     num_columns, cells = max(map(len, rows)), (grid_info["grid_width"], grid_info["grid_height"])
-    longer_side = max(least, min(most, (page - left) / num_columns - gap))
+    longer_side = max(least, min(most, ((width_in or _SHEET_IN) - left) / num_columns - gap))
     cell = min(_CELL_IN, longer_side / max(cells))
     map_width, map_height = cells[0] * cell, cells[1] * cell
     slot = max(map_width, min(_MAP_IN[0], longer_side)) + gap
-    legends_width, legends_height, corners = _place_legends(legends, max(page, left + num_columns * slot))
-    width = max(left + num_columns * slot, legends_width, 4.0)
+    return _Columns(left, left + num_columns * slot, slot, gap, map_width, map_height)
 
-    title = wrapped(title, width / 1.2 - 0.3)
-    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
-    y = title_height + legends_height
-    panel_titles = [[wrapped(panel.title, slot - 0.1) if panel else "" for panel in row] for row in rows]
+
+def _place_rows(
+    titles: Sequence[Sequence[str]], labels: Sequence[str], top: float, map_height: float
+) -> tuple[list[float], float]:
+    """Where the maps of each row begin, below their titles, from the top of the sheet; and where the last row ends."""
     row_tops = []
-    for texts, label in zip(panel_titles, labels, strict=True):
-        row_tops.append(y + _LINE_IN * max(text.count("\n") + 1 if text else 0 for text in texts) + 0.1)
+    for texts, label in zip(titles, labels, strict=True):
+        row_tops.append(top + _LINE_IN * max(text.count("\n") + 1 if text else 0 for text in texts) + 0.1)
         label_height = 0.17 * (label.count("\n") + 2) if label else 0.0
-        y = row_tops[-1] + max(map_height + _GAP_IN, label_height)
-    return _Places(
-        width=width,
-        height=y + _AXIS_IN,
-        title=title,
-        panel_titles=panel_titles,
-        legends=[(x + (width - legends_width) / 2, y + title_height) for x, y in corners],
-        left=left,
-        slot=slot,
-        gap=gap,
-        map_width=map_width,
-        map_height=map_height,
-        row_tops=row_tops,
-    )
+        top = row_tops[-1] + max(map_height + _GAP_IN, label_height)
+    return row_tops, top
 
 
 def _place_legends(legends: Sequence[Legend], width: float) -> tuple[float, float, list[tuple[float, float]]]:

@@ -20,9 +20,9 @@ from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import (
     compute_layer_lpc,
     compute_pathways,
-    compute_routing_over_progress,
     mean_weights_by_distance,
     mean_weights_by_group,
+    mean_weights_by_progress,
     select_episode,
     undecided_experts,
 )
@@ -89,12 +89,12 @@ def test_shares_of_pathways_have_intervals():
 
 def test_weights_against_progress_by_hand():
     data = two_episodes()
-    over = compute_routing_over_progress(data, 2)
-    (means,) = over.layers
-    assert over.progress.tolist() == [0.25, 0.75] and means.steps.tolist() == [3, 3]
+    (means,) = mean_weights_by_progress(data, 2)
+    shown = values_of(plot_routing_over_progress(data, 2))
+    assert [row["progress"] for row in shown] == [0.25, 0.75] and means.steps.tolist() == [3, 3]
     assert means.episodes.tolist() == [2, 2] and np.isnan(means.low).all()  # too few for an interval
     np.testing.assert_allclose(means.mean[:, 0], [(0 + 0.1 + 0.6) / 3, (0.2 + 0.3 + 1) / 3], atol=1e-6)
-    (means,) = compute_routing_over_progress(data, 8).layers  # more parts than steps
+    (means,) = mean_weights_by_progress(data, 8)  # more parts than steps
     assert means.steps.tolist() == [2, 0, 1, 0, 2, 0, 1, 0]
     assert np.isnan(means.mean[1]).all() and np.isfinite(means.mean[0]).all()
 
@@ -102,7 +102,7 @@ def test_weights_against_progress_by_hand():
 def test_two_episodes_under_one_number_are_two():
     steps = make_steps(np.ones((4, 2)), np.eye(2)[[0, 1, 1, 0]], t_step=[0, 1, 0, 1])
     data = make_data(steps, schema_version=3)
-    np.testing.assert_allclose(compute_routing_over_progress(data, 2).layers[0].mean, [[0.5, 0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(mean_weights_by_progress(data, 2)[0].mean, [[0.5, 0.5], [0.5, 0.5]])
     assert compute_pathways(data).transitions.tolist() == [[0, 1], [1, 0]]
 
 

@@ -10,7 +10,7 @@ from routing_data import make_data, make_steps, random_data, two_episodes, two_e
 from mop.analysis.actions import compute_action_shares, hold_action
 from mop.analysis.cells import distances_to_objects
 from mop.analysis.groups import group_routing_data
-from mop.analysis.routing import compute_pathways, compute_routing_over_progress, select_episode
+from mop.analysis.routing import compute_pathways, mean_weights_by_progress, select_episode
 from mop.analysis.routing_data import index_episodes, whole_of
 from mop.artifacts.routing_cache import RoutingData, cache_files
 from mop.artifacts.run_paths import RunKey
@@ -44,13 +44,13 @@ def test_numbers_name_a_missing_column():
     data = two_episodes()
     groups = group_routing_data(data, "overall")
     users = {
-        "t_step": (compute_routing_over_progress, compute_pathways, lambda data: select_episode(data, 0)),
-        "layer_routing": (compute_routing_over_progress, compute_pathways, lambda data: select_episode(data, 0)),
+        "t_step": (mean_weights_by_progress, compute_pathways, lambda data: select_episode(data, 0)),
+        "layer_routing": (mean_weights_by_progress, compute_pathways, lambda data: select_episode(data, 0)),
         "action": (lambda data: compute_action_shares(data, groups, 7),),
     }
     assert num_named(data, users) == 7
     empty = make_data(make_steps([], np.empty((0, 2)), t_step=[]), [])
-    for compute in (compute_routing_over_progress, compute_pathways):
+    for compute in (mean_weights_by_progress, compute_pathways):
         assert "no steps" in refusal(compute, empty)
 
 
@@ -103,7 +103,7 @@ def test_what_depends_on_whole_episodes_is_found_from_them():
     np.testing.assert_array_equal(index_episodes(part), index_episodes(data)[rows])
     assert select_episode(part, 3).t_step.tolist() == select_episode(data, 3).t_step.tolist()
 
-    length, means = np.bincount(data.steps.episode), compute_routing_over_progress(part, 4).layers[2]
+    length, means = np.bincount(data.steps.episode), mean_weights_by_progress(part, 4)[2]
     bins = part.steps.t_step * 4 // length[part.steps.episode]
     for bin_number in range(4):
         expected = part.steps.layer_routing[2][bins == bin_number].mean(0)
