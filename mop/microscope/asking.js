@@ -58,7 +58,8 @@ export async function showEffect() {
 function effectLines(before, after, what) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const [solved, solvedAfter] = [before, after].map((outcomes) => outcomes.map(({ success }) => Number(success)));
-  const [cost, costAfter] = [before, after].map((outcomes) => mean(outcomes.map((outcome) => outcome.cost)).toFixed(0));
+  const [cost, costAfter] = [before, after].map((outcomes) =>
+    (mean(outcomes.map((outcome) => outcome.cost)) / mean(outcomes.map(({ steps }) => steps))).toFixed(0)); // of a step
   const worlds = [...before.keys()], { mean: change, low, high } = pairedDifference(solved, solvedAfter);
   const lost = worlds.filter((k) => solved[k] > solvedAfter[k]);
   const gained = worlds.filter((k) => solved[k] < solvedAfter[k]);

@@ -9,8 +9,8 @@ import { World } from "./world.js";
  * What plays all worlds of a file, content of document.py, under an intervention: a function of {policy, what, memory}
  * and `progress`, which is called with the number of worlds that are done.
  *
- * It returns {outcomes: of each world {success, steps, phase (of the last action), cost (mean LPC)}, world and t of each
- * step (M), weights: L Float32Arrays (M x E_l)}.
+ * It returns {outcomes: of each world {success, steps, phase (of the last action), cost (LPC of all its steps)}, world
+ * and t of each step (M), weights: L Float32Arrays (M x E_l)}.
  */
 function makeRunner({ policies, worlds, palette, by_key: isByKey }) {
   const players = policies.map((packed) => new Policy(packed)), phases = new Phases(isByKey);
@@ -29,7 +29,7 @@ function makeRunner({ policies, worlds, palette, by_key: isByKey }) {
         cost += lpc(routing, player.sizes);
       });
       progress(k + 1);
-      return { success: played.success, steps: played.steps, phase, cost: cost / played.steps };
+      return { success: played.success, steps: played.steps, phase, cost };
     });
     const weights = lists.map((ofLayer) => Float32Array.from(ofLayer));
     if (what === "none") pools[policy] = weights;

@@ -91,6 +91,7 @@ def test_in_all_worlds_the_page_counts_what_intervene_counts(browser, file, stud
     assert f"intact, {row['success_rate'] * 100:.1f} % with {what}" in told
     assert f"{row['worlds_lost']} lost" in told
     assert f"{row['worlds_gained']} gained" in told
+    assert f"then {row['mean_lpc']:.0f}; path ratio" in told
     assert f"intact, {NUM_WORLDS} of {NUM_WORLDS} end as they do in Python" in told
     shown = [float(number) / 100 for number in re.search(r"change (\S+) % .*?(\S+) % to (\S+) %", told).groups()]
     assert shown[0] == pytest.approx(row["delta_success"], abs=0.0006)
