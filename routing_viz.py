@@ -102,8 +102,9 @@ def _(args, figure_controls, measure, num_fresh, routing_data, run, tab, view):
     page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
     map_name = run_figures.map_name(chosen["map"], chosen["analysis"], int(chosen["expert"]))
     figure_name = map_name if measure else CHARTS[tab][0]
-    link = microscope_tab.link_to_cell(shown_data, view) if measure else None
-    figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
+    link_to = microscope_tab.link_to_cell if measure else run_controls.link_to_steps
+    name = f"{run.name}: {figure_name}{shown.part}"
+    figure = elements.drawn(page, figure_name, name, link_to(shown_data, view))
     elements.below_absent(view, figure)
     return
 

@@ -1,6 +1,6 @@
 """The controls of a page of one run: which run and checkpoint, cached or evaluated now, and what of it is shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import marimo as mo
@@ -172,3 +172,14 @@ def of_map(controls, measure: Measure | None) -> list:
         "min_steps": measure is not None,
     }
     return [control for name, control in controls.items() if matters.get(name, True)]
+
+
+def link_to_steps(data: RoutingData, view: View) -> Callable[[Mapping], str]:
+    """For `drawn`: from a group of the steps in a figure to this page with these steps alone, in every figure."""
+    known = selections(data)
+
+    def address(values: Mapping) -> str:
+        steps = f"{values.get('grouping')}: {values.get('group')}"
+        return view.here({"steps": steps}) if steps in known else ""
+
+    return address

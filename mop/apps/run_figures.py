@@ -51,7 +51,8 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
     "Specialisation": (
         "specialisation",
         bars.plot_specialisation,
-        "Which expert carries which action, phase and outcome: mean weights, with the number of steps.",
+        "Which expert carries which action, phase and outcome: mean weights, with the number of steps. "
+        "Click a row to see these steps alone, in every figure.",
     ),
     "Pathways": (
         "pathways",

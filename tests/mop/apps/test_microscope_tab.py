@@ -12,10 +12,13 @@ from checks import refusal
 from old_caches import CACHE, TASK
 from scripts import REPOSITORY
 
-from mop.apps import microscope_tab
+from mop.apps import microscope_tab, run_controls
 from mop.apps.elements import View
+from mop.apps.run_figures import part_of, selections
 from mop.apps.runs import Run, load_routing
 from mop.artifacts.run_paths import RunKey
+from mop.plotting.bars import plot_specialisation
+from mop.plotting.hover import notes_of
 
 KEY = RunKey(TASK, 0, 0)
 CHECKPOINT = KEY.checkpoint(REPOSITORY / "results" / "zoo")
@@ -46,6 +49,16 @@ def test_a_cell_of_a_map_leads_to_a_step_there(data):
     words = parse_qs(address({"x": x, "y": y, "weight": 0.5})[1:])
     assert words == {"run": ["a b"], "tab": ["Microscope"], "world": ["0"], "step": ["3"]}
     assert address({"weight": 0.5}) == "" and address({"x": 99, "y": 0}) == ""
+
+
+def test_a_row_of_the_specialisation_selects_its_steps(data):
+    view = View({"run": "a b", "tab": "Specialisation"})
+    address = run_controls.link_to_steps(data, view)
+    clicked = [note.values for ax in plot_specialisation(data).axes for note in notes_of(ax)]
+    asked = {parse_qs(words[1:])["steps"][0] for values in clicked if (words := address(values))}
+    assert {"action: forward", "key phase: before the key"} <= asked <= selections(data).keys()
+    assert len(part_of(data, "action: forward").steps) == (data.steps.action == 2).sum() > 0
+    assert address({"layer": 0}) == ""
 
 
 @pytest.mark.slow
