@@ -50,11 +50,14 @@ def notes_of(ax: Axes) -> list[Note]:
 
 
 def values_of(figure: Figure) -> list[dict[str, object]]:
-    """The numbers that a figure shows: those of each note that has some, behind the title of its panel ("panel")."""
+    """The numbers that a figure shows: those of each note that has some, behind the name of its panel ("panel").
+
+    That is the label of its axes, or their title where they have none.
+    """
     rows = []
     for ax in figure.axes:
-        title = " ".join((ax.get_title(loc="left") or ax.get_title()).split())
-        rows += [{"panel": title} | note.values for note in notes_of(ax) if note.values]
+        name = " ".join((ax.get_label() or ax.get_title(loc="left") or ax.get_title()).split())
+        rows += [{"panel": name} | note.values for note in notes_of(ax) if note.values]
     return rows
 
 

@@ -134,6 +134,8 @@ def draw_sheet(
             panel.draw(ax)
             ax.set_anchor("N")  # the first row of a smaller grid is level with those of the others
             ax.set_title(titles[number][column], fontsize="medium", pad=4)
+            heading = panel.title or titles[0][column]  # where only the first row has titles
+            ax.set_label(", ".join(filter(None, (label, heading))))  # for `values_of`
     for legend, (x, y) in zip(legends, corners, strict=True):  # last: the axes of a figure begin with its maps
         x, y = x + (width - legends_width) / 2, y + title_height
         legend.draw(_add_axes(figure, x + legend.left_in, y, legend.width_in, legend.height_in))

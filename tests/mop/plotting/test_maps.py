@@ -161,6 +161,9 @@ def test_a_row_for_each_group_on_one_scale(carried):
     assert texts(figure.texts[1:]) == ["hands empty\n2 steps\n1 episode", "carrying\n1 step\n1 episode"]
     empty, (picture, *holding) = figure.axes[:3], figure.axes[3:7]
     assert [ax.get_title() for ax in empty] == ["layer 0", "layer 1", "mean LPC"]
+    rows = ("hands empty 2 steps 1 episode", "carrying 1 step 1 episode")
+    panels = {f"{row}, {column}" for row in rows for column in ("layer 0", "layer 1", "mean LPC")}
+    assert {values["panel"] for values in values_of(figure)} == panels  # also of rows without titles
     assert picture.images[0].get_array().shape == (60, 110, 3)
     np.testing.assert_allclose(cell_color(empty[0], 2, 3), faded(ramp(32)(0.7), 1), atol=0.005)
     np.testing.assert_allclose(cell_color(holding[0], 2, 3), to_rgba(UNVISITED_COLOR))
