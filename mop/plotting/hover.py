@@ -56,7 +56,7 @@ def values_of(figure: Figure) -> list[dict[str, object]]:
     """
     rows = []
     for ax in figure.axes:
-        name = " ".join((ax.get_label() or ax.get_title(loc="left") or ax.get_title()).split())
+        name = " ".join((str(ax.get_label()) or ax.get_title(loc="left") or ax.get_title()).split())
         rows += [{"panel": name} | note.values for note in notes_of(ax) if note.values]
     return rows
 
