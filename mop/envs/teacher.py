@@ -60,6 +60,8 @@ class EndlessPlanning(Exception):
 class Teacher:
     """Minigrid's bot in one world (`mop.envs.babyai.World`); made anew for each episode, before its first label."""
 
+    errors: tuple[type[Exception], ...] = (Exception,)  # that are its failures: Minigrid's bot runs into anything
+
     def __init__(self, world):
         self._bot = BabyAIBot(world.env)
         self._plan = self._bot.stack = _Plan(self._bot.stack)
@@ -77,7 +79,7 @@ class Teacher:
             raise TeacherFailure("disappeared_box") from None
         except AssertionError:
             raise TeacherFailure("assertion") from None
-        except Exception:  # whatever the bot runs into
+        except self.errors:
             raise TeacherFailure("error") from None
         if action == Actions.done:
             raise TeacherFailure("unsolved")

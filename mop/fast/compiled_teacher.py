@@ -51,6 +51,8 @@ _AIMS = {kind: SUBGOALS.index(name) for kind, name in _NAMES.items()}
 class Teacher(teacher.Teacher):
     """`mop.envs.teacher.Teacher`, compiled; it reads `codes`, `seen` and `carried` of its world."""
 
+    errors = (bot.NowhereToGo,)  # any other is a bug of ours
+
     def __init__(self, world):
         self.codes, self.seen = world.codes, world.seen
         self._descriptions: list[tuple[ObjDesc, int]] = []  # of the mission, with the row of the first item

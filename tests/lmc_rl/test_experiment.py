@@ -427,4 +427,4 @@ def test_the_commands_of_the_document_are_understood():
         flags = vars(parsers[name]().parse_args(shlex.split(words, comments=True)))
         if name == "run_env":
             resolve_rl(flags, flags.pop("config"))
-    assert len(found) == 15 and {name for name, _ in found} == set(parsers)
+    assert len(found) == 12 and {name for name, _ in found} == set(parsers)

@@ -252,7 +252,7 @@ def test_every_command_of_the_page_is_understood():
             assert resolve_settings(COINRUN, given.get("param_name", "small"), given)["num_updates"] > 1000
     every = {"train_agent", "plot_training_csv", "evaluate_agent", "render", "record", "train_gen_model", "fidelity"}
     every |= {"directions", "intervene", "saliency", "hazards"}
-    assert len(commands) == 18 and {name for name, _ in commands} == every
+    assert len(commands) == 16 and {name for name, _ in commands} == every
 
 
 def test_a_missing_package_and_a_missing_qt_are_told_in_one_line(monkeypatch, capsys, tmp_path):
