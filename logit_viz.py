@@ -66,7 +66,29 @@ def _(evaluation_controls, run):
 def _(args, routing_data, view):
     figures = {"action frequency": "frequency"} | {name: name for name in run_figures.ACTION_MAPS}
     analyses = run_figures.analyses_of_actions(routing_data)
-    figure_controls = run_controls.figure_controls(view, args, routing_data, figures, "Figure", analyses)
+    (
+        map_control,
+        expert_control,
+        analysis_control,
+        scale_control,
+        min_steps_control,
+        steps_control,
+    ) = run_controls.figure_controls(view, args, routing_data, figures, "Figure", analyses)
+    return analysis_control, expert_control, map_control, min_steps_control, scale_control, steps_control
+
+
+@app.cell
+def _(
+    analysis_control,
+    expert_control,
+    map_control,
+    min_steps_control,
+    scale_control,
+    steps_control,
+):
+    figure_controls = run_controls.FigureControls(
+        map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control
+    )
     return (figure_controls,)
 
 

@@ -1,7 +1,7 @@
 """The controls of a page of one run: which run and checkpoint, cached or evaluated now, and what of it is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import marimo as mo
 
@@ -137,6 +137,26 @@ def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
 # --- what of it -------------------------------------------------------------------------------------------------------
 
 
+class FigureControls(NamedTuple):
+    """All that a map or a chart can be asked for.
+
+    A page holds each by a name of its own: of a `mo.ui.dictionary`, what is chosen in one while the page answers to
+    another is lost.
+    """
+
+    map: Any
+    expert: Any
+    analysis: Any
+    scale: Any
+    min_steps: Any
+    steps: Any
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """What is chosen, by name."""
+        return {name: control.value for name, control in self._asdict().items()}
+
+
 def figure_controls(
     view: View,
     args: RunSettings,
@@ -144,34 +164,31 @@ def figure_controls(
     figures: Mapping[str, str],
     label: str,
     analyses: Mapping[str, str],
-):
-    """Which figure of a run is shown, of which steps: all that a map or a chart can be asked for."""
+) -> FigureControls:
+    """Which figure of a run is shown, of which steps."""
     experts = {name: str(number) for number, name in enumerate(experts_of(data))} or {"expert": "0"}
     steps = {f"{name} ({count:,})": name for name, count in selections(data).items()}
     first_steps = args.steps if args.steps in steps.values() else ALL_STEPS
     first_figure, least = next(iter(figures.values())), view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
     keep = view.keep("min_steps", args.min_steps)
-    dropdowns: dict[str, Any] = {
-        "map": choice_dropdown(view, "map", figures, first_figure, label),
-        "expert": choice_dropdown(view, "expert", experts, "0", "Expert"),
-        "analysis": choice_dropdown(view, "analysis", analyses, "overall", "Analysis"),
-        "scale": choice_dropdown(view, "scale", SCALES, args.scale, "Scale"),
-        "min_steps": mo.ui.number(
-            1, MAX_MIN_STEPS, 1, least, debounce=True, label="Least steps in a cell", on_change=keep
-        ),
-        "steps": choice_dropdown(view, "steps", steps, first_steps, "Steps"),
-    }
-    return mo.ui.dictionary(dropdowns)
+    return FigureControls(
+        choice_dropdown(view, "map", figures, first_figure, label),
+        choice_dropdown(view, "expert", experts, "0", "Expert"),
+        choice_dropdown(view, "analysis", analyses, "overall", "Analysis"),
+        choice_dropdown(view, "scale", SCALES, args.scale, "Scale"),
+        mo.ui.number(1, MAX_MIN_STEPS, 1, least, debounce=True, label="Least steps in a cell", on_change=keep),
+        choice_dropdown(view, "steps", steps, first_steps, "Steps"),
+    )
 
 
-def of_map(controls, measure: Measure | None) -> list:
-    """Those of `figure_controls` that matter to a map; measure: None of a chart in its place."""
+def of_map(controls: FigureControls, measure: Measure | None) -> list:
+    """Those that matter to a map; measure: None of a chart in its place."""
     matters = {
         "expert": measure is not None and measure.of_expert,
         "scale": measure is not None and measure.parts is not None,
         "min_steps": measure is not None,
     }
-    return [control for name, control in controls.items() if matters.get(name, True)]
+    return [control for name, control in controls._asdict().items() if matters.get(name, True)]
 
 
 def link_to_steps(data: RoutingData, view: View) -> Callable[[Mapping], str]:
