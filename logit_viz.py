@@ -66,34 +66,28 @@ def _(evaluation_controls, run):
 def _(args, routing_data, view):
     figures = {"action frequency": "frequency"} | {name: name for name in run_figures.ACTION_MAPS}
     analyses = run_figures.analyses_of_actions(routing_data)
-    (
-        map_control,
-        expert_control,
-        analysis_control,
-        scale_control,
-        min_steps_control,
-        steps_control,
-    ) = run_controls.figure_controls(view, args, routing_data, figures, "Figure", analyses)
+    map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control = (
+        run_controls.figure_controls(view, args, routing_data, figures, "Figure", analyses)
+    )
     return analysis_control, expert_control, map_control, min_steps_control, scale_control, steps_control
 
 
 @app.cell
 def _(
     analysis_control,
+    args,
     expert_control,
     map_control,
     min_steps_control,
+    num_fresh,
+    routing_data,
+    run,
     scale_control,
     steps_control,
 ):
     figure_controls = run_controls.FigureControls(
         map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control
     )
-    return (figure_controls,)
-
-
-@app.cell
-def _(args, figure_controls, num_fresh, routing_data, run):
     chosen = figure_controls.value
     measure = MEASURES.get(chosen["map"])  # None of the frequency
     shown = Shown.of(run, num_fresh, chosen, measure)

@@ -79,14 +79,9 @@ def _(routing_data, view):
 def _(args, routing_data, view):
     maps = {name: name for name in run_figures.maps_of(routing_data)}
     analyses = run_figures.analyses(routing_data)
-    (
-        map_control,
-        expert_control,
-        analysis_control,
-        scale_control,
-        min_steps_control,
-        steps_control,
-    ) = run_controls.figure_controls(view, args, routing_data, maps, "Map", analyses)
+    map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control = (
+        run_controls.figure_controls(view, args, routing_data, maps, "Map", analyses)
+    )
     return analysis_control, expert_control, map_control, min_steps_control, scale_control, steps_control
 
 
@@ -98,21 +93,18 @@ def _(
     min_steps_control,
     scale_control,
     steps_control,
+    tabs_about,
+    view_tabs,
 ):
     figure_controls = run_controls.FigureControls(
         map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control
     )
-    return (figure_controls,)
-
-
-@app.cell
-def _(figure_controls, tabs_about, view_tabs):
     tab = view_tabs.value
     measure = MEASURES[figure_controls.value["map"]] if tab == "Spatial" else None
     of_chart = [figure_controls.steps] if tab in CHARTS else []
     shown_controls = run_controls.of_map(figure_controls, measure) if measure else of_chart
     elements.in_a_row(*shown_controls, mo.md(tabs_about[tab]))
-    return measure, tab
+    return figure_controls, measure, tab
 
 
 @app.cell

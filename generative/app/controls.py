@@ -10,7 +10,7 @@ from generative.app.catalog import ALL, num_steps_of
 from generative.app.state import MAX_HORIZON, MAX_STEPS, target_names
 from generative.recordings.format import BEHAVIOURS, SPLITS, Episode, Recording
 from generative.simulators.base import EXACT
-from mop.apps.elements import View, choice_dropdown
+from mop.apps.elements import View, choice_dropdown, number_slider
 
 _STEP = ("episode", "step")  # words of the address that another recording or another filter removes
 
@@ -70,10 +70,7 @@ def step_controls(recording: Recording, view: View, settings: page.Settings):
     targets |= {} if settings.target in targets.values() else {settings.target: settings.target}
     simulators = catalog.find_simulators(settings.simulator)
 
-    def slider(name: str, low: int, high: int, default: int, label: str):
-        value, keep = view.pick_number(name, low, high, default), view.keep(name, default)
-        return mo.ui.slider(low, high, value=value, label=label, debounce=True, show_value=True, on_change=keep)
-
+    slider = partial(number_slider, view, show_value=True)
     return mo.ui.dictionary(
         {
             "target": choice_dropdown(view, "target", targets, settings.target, "Target"),

@@ -140,8 +140,7 @@ def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
 class FigureControls(NamedTuple):
     """All that a map or a chart can be asked for.
 
-    A page holds each by a name of its own: of a `mo.ui.dictionary`, what is chosen in one while the page answers to
-    another is lost.
+    A page holds each by a name of its own: in one `mo.ui.dictionary`, the second of two quick choices was lost.
     """
 
     map: Any
