@@ -78,7 +78,7 @@ def _(defaults, results, view):
 
 
 @app.cell
-def _(alpha_dropdown, defaults, results, steps_slider, worlds_dropdown):
+def _(alpha_dropdown, defaults, results, steps_slider, view, worlds_dropdown):
     env_steps = elements.chosen_range(steps_slider)
     filters = replace(defaults, worlds=worlds_dropdown.value, env_steps=env_steps, lpc_alpha=alpha_dropdown.value)
     try:
@@ -87,8 +87,9 @@ def _(alpha_dropdown, defaults, results, steps_slider, worlds_dropdown):
     except InputError as error:
         elements.stop(error)
     notes = [elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)]
+    links = map(comparison_page.link_to_run(view), shown_results.to_dict("records"))
     table = elements.table(
-        comparison_page.as_shown(shown_results),
+        comparison_page.as_shown(shown_results).assign(**elements.opened_by(links)),
         format_mapping=comparison_page.FORMATS,
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )

@@ -100,7 +100,8 @@ def _(
 
 @app.cell
 def _(figure_name, page, run, shown, view):
-    figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}")
+    link = run_controls.link_to_steps(view)
+    figure = elements.drawn(page, figure_name, f"{run.name}: {figure_name}{shown.part}", link)
     elements.below_absent(view, figure)
     return
 

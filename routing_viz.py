@@ -16,7 +16,7 @@ with app.setup:
     import marimo as mo
 
     from mop.apps import elements, microscope_tab, run_controls, run_figures, use_and_need
-    from mop.apps.flags import RoutingSettings
+    from mop.apps.flags import RunSettings
     from mop.apps.run_figures import CHARTS, Shown
     from mop.common.errors import InputError
     from mop.plotting.measures import MEASURES
@@ -26,7 +26,7 @@ with app.setup:
 def _():
     args = elements.start(
         "routing_viz.py",
-        RoutingSettings,
+        RunSettings,
         "Where, when and for what a policy uses its experts.",
         "plots/<run key>/",
         lambda args: run_figures.save_as_script("routing_viz.py", args, run_figures.routing_figures),
@@ -65,7 +65,7 @@ def _(evaluation_controls, run):
 
 @app.cell
 def _(routing_data, view):
-    tabs_about = {"Spatial": "A number of the steps in each cell of the grid. Click a cell to see a step there."}
+    tabs_about = {"Spatial": run_figures.ABOUT_MAPS}
     if run_figures.has_routing(routing_data):
         tabs_about |= {name: about for name, (*_, about) in CHARTS.items()}
         tabs_about[use_and_need.TAB] = use_and_need.ABOUT
@@ -101,7 +101,7 @@ def _(
     )
     tab = view_tabs.value
     measure = MEASURES[figure_controls.value["map"]] if tab == "Spatial" else None
-    of_chart = [figure_controls.steps] if tab in CHARTS else []
+    of_chart = [] if tab == use_and_need.TAB else [figure_controls.steps]
     shown_controls = run_controls.of_map(figure_controls, measure) if measure else of_chart
     elements.in_a_row(*shown_controls, mo.md(tabs_about[tab]))
     return figure_controls, measure, tab
@@ -116,9 +116,9 @@ def _(args, figure_controls, measure, num_fresh, routing_data, run, tab, view):
     page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
     map_name = run_figures.map_name(chosen["map"], chosen["analysis"], int(chosen["expert"]))
     figure_name = map_name if measure else CHARTS[tab][0]
-    link_to = microscope_tab.link_to_cell if measure else run_controls.link_to_steps
+    more = {"tab": "Specialisation"} if measure and run_figures.has_routing(routing_data) else {}  # one cell is no map
     name = f"{run.name}: {figure_name}{shown.part}"
-    figure = elements.drawn(page, figure_name, name, link_to(shown_data, view))
+    figure = elements.drawn(page, figure_name, name, run_controls.link_to_steps(view, **more))
     elements.below_absent(view, figure)
     return
 
@@ -149,9 +149,10 @@ def _(document, routing_data, view):
 
 
 @app.cell
-def _(document, episode_table, view):
+def _(document, episode_table, figure_controls, routing_data, view):
     episode_table.value  # chosen: another world
-    elements.below_absent(view, microscope_tab.frame(document, view))
+    shown_part = run_figures.part_of(routing_data, figure_controls.steps.value)
+    elements.below_absent(view, microscope_tab.frame(document, view, shown_part))
     return
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from mop.apps.episode_records import example_images
+from mop.apps.example_worlds import example_images
 from mop.apps.samples import Asked
 from mop.apps.statistics_page import analyse
 from mop.artifacts.checkpoints import load_checkpoint

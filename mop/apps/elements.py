@@ -265,6 +265,12 @@ def table(rows: Any, page_size: int = 10, **more: Any):
     return mo.ui.table(rows, page_size=page_size, **look)
 
 
+def opened_by(addresses: Iterable[str]) -> dict[str, list]:
+    """A column of a table with a link in each row that has an address; none where no row has one."""
+    links = [mo.Html(f'<a href="{html.escape(address)}">open</a>' if address else "") for address in addresses]
+    return {"run": links} if any(link.text for link in links) else {}
+
+
 def with_bar(found: Iterator, total: int) -> Iterable:
     """A progress bar over the runs that are measured."""
     return mo.status.progress_bar(found, total=total, title="Measuring runs", remove_on_exit=True)

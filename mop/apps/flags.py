@@ -55,11 +55,3 @@ class RunSettings(CacheSettings):
     fresh: bool = setting(False, "evaluate the checkpoint now, without the cache")
     num_episodes: int = setting(100, "worlds of a fresh evaluation", low=1, high=MAX_EPISODES)
     num_envs: int = setting(64, "of these, side by side", low=1, high=MAX_ENVS)
-
-
-@dataclass(frozen=True)
-class RoutingSettings(RunSettings):
-    """The same, and which single episodes are saved as a script."""
-
-    episode: tuple[int, ...] | None = setting(None, "as a script, save these alone: film, still", low=0, metavar="N")
-    film: tuple[int, int] | None = setting(None, "... the film from and to these steps", low=0, nargs=2, metavar="STEP")

@@ -2,7 +2,6 @@
 
 import functools
 import html
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlencode
@@ -43,17 +42,25 @@ def _document(path: Path, version: tuple, task_id: str, num_worlds: int, eval_se
     return microscope_document([checkpoint], task_id, num_worlds, eval_seed, cache_dir)
 
 
-def frame(document: str, view: View) -> mo.Html:
-    """The document within a page, at the world and the step of the address.
+def frame(document: str, view: View, part: RoutingData) -> mo.Html:
+    """The document within a page, at the world and the step of the address, else at the first of some steps.
 
     It lies in the page itself. `mo.iframe` would make it a file of the session, which can be gone before the browser
     asks for it.
     """
     from mop.microscope.document import open_at
 
-    state = urlencode({name: view.words[name] for name in (WORLD, STEP) if name in view.words})
-    shown = html.escape(open_at(document, state))
+    place = {name: view.words[name] for name in (WORLD, STEP) if name in view.words} or _first_place(part)
+    shown = html.escape(open_at(document, urlencode(place)))
     return mo.Html(f'<iframe class="microscope" title="microscope" srcdoc="{shown}"></iframe>')
+
+
+def _first_place(part: RoutingData) -> dict[str, int]:
+    """The world and the step of the first step of a part of an evaluation; nothing of a whole one."""
+    steps = part.steps
+    if part.whole is None or steps.t_step is None or steps.episode[0] >= MOST_WORLDS:
+        return {}
+    return {WORLD: int(steps.episode[0]), STEP: int(steps.t_step[0])}
 
 
 def download(document: str, run: Run):
@@ -85,22 +92,3 @@ def list_episodes(data: RoutingData) -> list[dict]:
         row |= {"outcome": outcomes.get(episode.get("success"), "")}
         rows.append(row | {"path ratio": round(steps / of_bot, 2) if of_bot else None})
     return rows
-
-
-def link_to_cell(data: RoutingData, view: View) -> Callable[[Mapping], str]:
-    """For `drawn`: from a cell of a map to the first step in the data that is taken there.
-
-    The page opens anew there. A link is what works for every visitor, in a new tab and with the browser's way back.
-    """
-    steps, firsts = data.steps, {}
-    if steps.position is not None and steps.t_step is not None:
-        places = zip(map(tuple, steps.position.tolist()), steps.episode.tolist(), steps.t_step.tolist(), strict=True)
-        for cell, episode, t_step in places:
-            if episode < MOST_WORLDS:
-                firsts.setdefault(cell, {WORLD: episode, STEP: t_step})
-
-    def address(values: Mapping) -> str:
-        place = firsts.get((values.get("x"), values.get("y")))
-        return "" if place is None else view.here({"tab": TAB, **place})
-
-    return address

@@ -1,13 +1,15 @@
 """The controls of a page of one run: which run and checkpoint, cached or evaluated now, and what of it is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import marimo as mo
 
 from mop.apps.elements import View, choice_dropdown, in_a_line, in_a_row, number_slider, open_view, problem, stop
 from mop.apps.flags import ALL_STEPS, SCALES, RunSettings
-from mop.apps.run_figures import selections
+from mop.apps.microscope_tab import STEP, WORLD
+from mop.apps.run_figures import part_of, selections, words_of
 from mop.apps.runs import (
     FINAL,
     Run,
@@ -167,7 +169,12 @@ def figure_controls(
     """Which figure of a run is shown, of which steps."""
     experts = {name: str(number) for number, name in enumerate(experts_of(data))} or {"expert": "0"}
     steps = {f"{name} ({count:,})": name for name, count in selections(data).items()}
+    for asked in (args.steps, view.words.get("steps", ALL_STEPS)):
+        with suppress(InputError):  # another run has no such steps
+            if asked not in steps.values():
+                steps[f"{asked} ({len(part_of(data, asked).steps):,})"] = asked
     first_steps = args.steps if args.steps in steps.values() else ALL_STEPS
+    keep_steps = view.keep("steps", first_steps, (WORLD, STEP))
     first_figure, least = next(iter(figures.values())), view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
     keep = view.keep("min_steps", args.min_steps)
     return FigureControls(
@@ -176,7 +183,7 @@ def figure_controls(
         choice_dropdown(view, "analysis", analyses, "overall", "Analysis"),
         choice_dropdown(view, "scale", SCALES, args.scale, "Scale"),
         mo.ui.number(1, MAX_MIN_STEPS, 1, least, debounce=True, label="Least steps in a cell", on_change=keep),
-        choice_dropdown(view, "steps", steps, first_steps, "Steps"),
+        choice_dropdown(view, "steps", steps, first_steps, "Steps", keep_steps),
     )
 
 
@@ -190,12 +197,14 @@ def of_map(controls: FigureControls, measure: Measure | None) -> list:
     return [control for name, control in controls._asdict().items() if matters.get(name, True)]
 
 
-def link_to_steps(data: RoutingData, view: View) -> Callable[[Mapping], str]:
-    """For `drawn`: from a group of the steps in a figure to this page with these steps alone, in every figure."""
-    known = selections(data)
+def link_to_steps(view: View, **more: object) -> Callable[[Mapping], str]:
+    """For `drawn`: from a cell, a group or an interval to this page with its steps alone, in every figure.
+
+    more: other words of the address that change. The microscope then opens at the first of these steps.
+    """
 
     def address(values: Mapping) -> str:
-        steps = f"{values.get('grouping')}: {values.get('group')}"
-        return view.here({"steps": steps}) if steps in known else ""
+        words = words_of(values)
+        return view.here({**more, "steps": words, WORLD: None, STEP: None}) if words else ""
 
     return address

@@ -1,5 +1,6 @@
 """The figures of one run: which there are, and the page of them."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.groups import GROUPINGS, get_available_analyses, group_routing_data
-from mop.apps.episode_records import example_images, write_episode
-from mop.apps.flags import ABSOLUTE, ALL_STEPS, RELATIVE, RoutingSettings, RunSettings
+from mop.analysis.routing_data import checked_weights
+from mop.apps.example_worlds import example_images
+from mop.apps.flags import ABSOLUTE, ALL_STEPS, RELATIVE, RunSettings
 from mop.apps.runs import Run, choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
@@ -24,14 +26,17 @@ from mop.plotting import bars
 from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.maps import plot_map
 from mop.plotting.measures import DOMINANT, MEASURES, Measure, experts_of
-from mop.plotting.style import counted
+from mop.plotting.style import counted, expert_names, short_name
+from mop.statistics.information import entropy_nats
 
 TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
 SCREEN_IN = 12.0  # the widest such page
 
 _SAVED = (DOMINANT, "LPC")  # maps that a script saves by every analysis; others only where --only names them
 ACTION_MAPS = ("action entropy", "action probabilities")
+_CELL = "cell"
 _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
+ABOUT_MAPS = "A number of the steps in each cell of the grid. Click a cell to see its steps alone, in every figure."
 CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
         "routing_near_objects",
@@ -46,13 +51,14 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
     "Distributions": (
         "routing_distributions",
         bars.plot_routing_distributions,
-        "How the weights of each expert and the entropy of each router are distributed over the steps.",
+        "How the weights of each expert and the entropy of each router are distributed over the steps. "
+        "Click a bin to see its steps alone: of a weight, those of the expert with most of them.",
     ),
     "Specialisation": (
         "specialisation",
         bars.plot_specialisation,
         "Which expert carries which action, phase and outcome: mean weights, with the number of steps. "
-        "Click a row to see these steps alone, in every figure.",
+        "Click a row to see its steps alone, in every figure.",
     ),
     "Pathways": (
         "pathways",
@@ -169,16 +175,58 @@ def selections(data: RoutingData) -> dict[str, int]:
     return counts
 
 
+def words_of(values: Mapping) -> str:
+    """The words of the steps behind a text of a figure, as `part_of` takes them; values: its numbers. "" for none."""
+    if "x" in values:
+        return f"{_CELL}: {values['x']}, {values['y']}"
+    if "grouping" in values:
+        return f"{values['grouping']}: {values['group']}"
+    for measure in ("weight", "entropy"):
+        if f"{measure} from" in values:
+            layer, low, high, *names = values
+            what = max(names, key=values.__getitem__)  # the expert with most steps in this bin
+            interval = f"{values[low]:.5g} to {values[high]:.5g}"
+            name = what if measure == "weight" else measure
+            return f"layer {values[layer]}, {name}: {interval}" if values[what] else ""
+    return f"action: {values['action']}" if values.get("share") and "action" in values else ""
+
+
 def part_of(data: RoutingData, selection: str | None) -> RoutingData:
-    """The data, or the steps of one of `selections` alone."""
+    """The data, or a part of its steps: one of `selections`, those in a cell ("cell: 3, 4"), those in which the weight
+    of an expert or the entropy of a router is in an interval ("layer 0, GRU 16: 0.2 to 0.24").
+    """
     if selection in (None, ALL_STEPS):
         return data
     title, _, label = selection.partition(": ")
-    names = [name for name in _SELECTIONS if GROUPINGS[name].title == title]
-    known = ", ".join(repr(word) for word in selections(data))
-    if not names or label not in (groups := group_routing_data(data, names[0])).labels:
-        raise InputError(f"--steps {selection!r}: there are {known}")
-    return data.where(groups.mask(groups.labels.index(label)), selection)
+    try:
+        mask = _mask_of(data, title, label)
+    except (KeyError, ValueError):
+        known = ", ".join(repr(word) for word in selections(data))
+        raise InputError(f"--steps {selection!r}: there are {known}, and such as {_CELL}: 3, 4") from None
+    return data.where(mask, selection)
+
+
+def _mask_of(data: RoutingData, title: str, label: str) -> np.ndarray:
+    """The steps (S,) bool of `part_of`. Raises KeyError or ValueError for words that name none."""
+    if title == _CELL:
+        x, y = map(int, label.split(", "))
+        return (data.column("position") == (x, y)).all(-1)
+    if found := re.fullmatch(r"layer (\d+), (.+)", title):
+        low, high = map(float, label.split(" to "))
+        values = _measured(data, int(found[1]))[found[2]]
+        return (values >= low) & ((values < high) | (high >= values.max()))
+    names = {GROUPINGS[name].title: name for name in _SELECTIONS}
+    groups = group_routing_data(data, names[title])
+    return groups.mask(groups.labels.index(label))
+
+
+def _measured(data: RoutingData, layer: int) -> dict[str, np.ndarray]:
+    """What *Distributions* shows of a layer (S,): the weight of each expert, and the entropy."""
+    layers = checked_weights(data.steps)
+    if layer >= len(layers):
+        raise KeyError(layer)
+    names = map(short_name, expert_names(data.header, layers)[layer])
+    return dict(zip(names, layers[layer].T, strict=True)) | {"entropy": entropy_nats(layers[layer])}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -204,8 +252,8 @@ class Shown:
     @property
     def part(self) -> str:
         """Suffix of file names: figures of other parts of the data are other files."""
-        label = self.steps.partition(": ")[2].replace(" ", "_")
-        words = [label, "" if self.min_steps == 1 else f"min_{self.min_steps}_steps"]
+        steps = "" if self.steps == ALL_STEPS else re.sub(r"[^\w.]+", "_", self.steps)
+        words = [steps, "" if self.min_steps == 1 else f"min_{self.min_steps}_steps"]
         words += ["" if self.scale == RELATIVE else self.scale]
         return "".join(f"_{word}" for word in words if word)
 
@@ -237,10 +285,6 @@ def page_of(
 def save_as_script(app: str, args: RunSettings, figures_of: Callable[..., list[PageFigure]]) -> None:
     """Save the figures of the run of the flags; arguments as `page_of`."""
     run, data = run_of_script(args)
-    if isinstance(args, RoutingSettings) and args.episode is not None:
-        for episode in args.episode:
-            print(*write_episode(data, episode, run.key.artefacts(args.plots_dir), *(args.film or ())), sep="\n")
-        return
     if not has_routing(data) and figures_of is routing_figures:
         print(f"note: {NO_ROUTERS}", file=sys.stderr)
     shown = Shown(run, args.num_episodes if args.fresh else None, args.steps, args.min_steps, args.scale)

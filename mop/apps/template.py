@@ -122,7 +122,7 @@ class Page:
     ):
         """script, flags: the command that shows the same; describe: name of a figure -> lines of its caption.
 
-        part: what the names of files say of the part of the data that is shown, such as "_forward".
+        part: what the names of files say of the part of the data that is shown, such as "_action_forward".
         """
         self.figures = {figure.name: figure for figure in figures}
         self._command = ["python", script, *flags]

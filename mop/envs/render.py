@@ -1,4 +1,4 @@
-"""Pictures of worlds, from their seed and the actions taken: one, or all of an episode.
+"""Pictures of worlds, from their seed and the actions taken.
 
 They are made by Minigrid's own environments, which make the same world of a seed as `World`, without compiled code: a
 page that shows a picture opens half a second sooner.
@@ -7,7 +7,7 @@ page that shows a picture opens half a second sooner.
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import gymnasium
 import minigrid  # noqa: F401, registers the environments
@@ -18,18 +18,6 @@ from minigrid.core.world_object import WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
 from mop.common.errors import InputError
-
-
-def play_again(
-    task_id: str, seed: int, actions: Sequence[int], tile_size: int = 32
-) -> Iterator[tuple[np.ndarray, tuple[int, int], str]]:
-    """Yield the states of an episode: a picture (H, W, 3) uint8, the agent's x and y, what it holds, "" for nothing."""
-    env = replay_world(task_id, seed, [])
-    for action in [None, *actions]:
-        if action is not None:
-            env.step(action)
-        (x, y), held = env.agent_pos, env.carrying
-        yield env.get_frame(tile_size=tile_size), (int(x), int(y)), "" if held is None else f"{held.color} {held.type}"
 
 
 def replay_world(task_id: str, seed: int, actions: Sequence[int]) -> MiniGridEnv:

@@ -7,8 +7,8 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -58,16 +58,6 @@ class Film:
     captions: list[list[str]]  # the lines of each state
     strips: list[Strip]
     height_px: int = _PICTURE_PX  # of the pictures
-
-    def part(self, first: int = 0, last: int | None = None) -> "Film":
-        """The states from first to last."""
-        end = len(self.captions) - 1 if last is None else last
-        if not 0 <= first <= end < len(self.captions):
-            raise InputError(f"the film has the states 0 to {len(self.captions) - 1}, not {first} to {end}")
-        kept = slice(first, end + 1)
-        columns = [(heading, pictures[kept]) for heading, pictures in self.columns]
-        strips = [replace(strip, weights=strip.weights[kept]) for strip in self.strips]
-        return replace(self, columns=columns, captions=self.captions[kept], strips=strips)
 
 
 def gif_bytes(frames: Sequence[Image.Image], steps_per_second: float) -> bytes:
@@ -138,11 +128,7 @@ WRITERS = {"gif": gif_bytes, "mp4": mp4_bytes}
 def gate_strips(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]], note: str = "") -> list[Strip]:
     """The strips of all layers with a choice; routing (T + 1, sum of E_l), the layers side by side."""
     layers = np.split(routing, np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1], axis=-1)
-    return layer_strips(layers, {"expert_hidden_sizes": expert_hidden_sizes}, note)
-
-
-def layer_strips(layers: Sequence[np.ndarray], header: Mapping, note: str = "") -> list[Strip]:
-    """The same of the weights (T + 1, E_l) of each layer; header: of `expert_names`."""
+    header = {"expert_hidden_sizes": expert_hidden_sizes}
     named = zip(layers, expert_names(header, layers), expert_hues(header, layers), strict=True)
     return [
         Strip(f"layer {layer}{note}", weights, names, hues)

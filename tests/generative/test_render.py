@@ -1,6 +1,7 @@
 """Films of generative/: what frames show, episodes that are played now, simulations beside the truth, the command."""
 
 import io
+import re
 import stat
 import sys
 from pathlib import Path
@@ -14,13 +15,15 @@ from PIL import Image, ImageColor
 from scripts import check_refused, in_process
 
 from generative import render
+from generative.domains.babyai import render as render_babyai
 from generative.domains.babyai.pictures import wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import play, sampler
 from generative.recordings.format import open_recording
+from mop.common.conventions import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.evaluation.rollout import Answer, greedy
-from mop.plotting.film import Film, Strip, draw_frames, mp4_bytes
+from mop.plotting.film import Film, Strip, draw_frames, gif_bytes, mp4_bytes
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,38 @@ def test_strips_show_the_weights_and_a_frame_the_step():
         np.testing.assert_allclose(shares, weights[t], atol=0.1)
         is_marked = (frame[top - 2] == 0).all(-1)  # the frame around step t
         assert is_marked[place] and not is_marked[place + 200 if t == 0 else place - 200]
+
+
+def test_a_gif_plays_at_its_speed_and_stays_at_its_end():
+    frames = [Image.new("RGB", (5, 4), color) for color in ("red", "blue", "white", "black")]
+    film, durations = Image.open(io.BytesIO(gif_bytes(frames, 5))), []
+    assert film.format == "GIF" and film.info["loop"] == 0
+    for number in range(film.n_frames):
+        film.seek(number)
+        durations.append(film.info["duration"])
+    assert durations == [200] * 3 + [2000]
+
+
+def test_captions_say_what_is_done_and_held(shared_recording):
+    recording = open_recording(shared_recording)
+    episodes = [recording.episode(k) for k in range(len(recording))]
+    episode = next(e for e in episodes if (e["carried"][:-1] != e["carried"][0]).any())  # something is picked up
+    captions = render_babyai.episode_film(episode, [], recording.config["encoding"]["expert_hidden_sizes"]).captions
+    num_steps = len(episode["action"]) - 1
+    for t, (first, action, held, cost) in enumerate(captions[:-1]):
+        assert first == f"step {t} of {num_steps}" and cost == f"LPC {episode['lpc'][t]:,.0f}"
+        assert f": {ACTION_NAMES[episode['action'][t]]} (p = " in action
+        is_empty = (episode["carried"][t] == episode["carried"][0]).all()
+        assert (held == "hands empty") == is_empty and (
+            is_empty or re.fullmatch(r"carrying the \w+ (key|box|ball)", held)
+        )
+    assert captions[-1] == [
+        f"after the last action ({num_steps} steps)",
+        "success" if episode.success else "failure: out of steps",
+    ]
+    alone = dict(episode.items()) | {"routing": np.ones((num_steps + 1, 1), np.float32)}
+    bare = render_babyai.episode_film(alone, [], [[64]])
+    assert bare.strips == [] and "LPC" not in str(bare.captions), "a baseline has no gates"
 
 
 def test_wrong_cells_are_those_that_differ():

@@ -11,7 +11,7 @@ import modal_app
 from generative.agents.config import parse_settings
 from lmc_rl.config import resolve_rl
 from lmc_rl.run_env import parser as lmc_parser
-from mop.apps.flags import RoutingSettings, RunSettings
+from mop.apps.flags import RunSettings
 from mop.common.cli import given_values, parse
 from mop.common.task_mix import is_task_id, tasks_of
 from mop.common.train_config import check_recorded, parse_config
@@ -21,7 +21,7 @@ MODULES = {  # of scripts that are thin -> where their flags are
     "tests.hostile.flags": "cases",
     **{name: f"generative.{name}" for name in ("record", "render", "train_gen_model", "plot_training_csv")},
 }  # fmt: skip
-OF_PAGES = {"routing_viz": RoutingSettings, "logit_viz": RunSettings}  # flags that several pages share
+OF_PAGES = {"routing_viz": RunSettings, "logit_viz": RunSettings}  # flags that several pages share
 LMC = {"core": "lmc_rl", "experiments": "lmc_rl"}  # former name of a package -> its name
 
 

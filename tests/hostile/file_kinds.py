@@ -46,7 +46,7 @@ from lmc_rl.experiment import run as do_experiment
 from lmc_rl.forking import child_of
 from lmc_rl.learners.imitation import ImitationLearner
 from mop.apps import comparison_page, runs, samples
-from mop.apps.episode_records import episode_film
+from mop.apps.example_worlds import episode_frame
 from mop.artifacts.checkpoints import find_checkpoints, load_training_state, quick_config, save_training_state
 from mop.artifacts.intervention_rows import COLUMNS, in_words, load_rows, merge_rows
 from mop.artifacts.records import write_record
@@ -60,6 +60,7 @@ from mop.envs.bot_paths import BotPaths
 from mop.evaluation import settings as of_evaluation
 from mop.evaluation.batch import evaluate_checkpoint
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+from mop.plotting.curves import plot_episode_routing
 from mop.training.loop import CURVE_NAME, STATE_NAME
 from mop.training.policies import policy_from_checkpoint
 
@@ -158,7 +159,8 @@ def read_cache(root: Path, path: Path) -> None:
     cache = load_cache(path)
     with reading(path):
         runs.describe_metrics(cache)
-        episode_film(cache, 0)
+        episode_frame(cache, 0, 0)
+        plot_episode_routing(cache, 0)
 
 
 def read_arrays(root: Path, path: Path) -> object:

@@ -17,13 +17,14 @@ from generative.domains.babyai.rollouts import play, sampler
 from generative.figures.film import PlaySettings, Span
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
-from mop.apps.episode_records import describe_states
+from mop.common.conventions import ACTION_NAMES
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY, code_kind
 from mop.evaluation.rollout import greedy
 from mop.plotting.film import Film, gate_strips
+from mop.plotting.style import counted
 
 
 def play_films(settings: PlaySettings) -> Iterator[tuple[str, Film]]:
@@ -104,18 +105,23 @@ def simulate(policy: FrozenPolicy, scenes: Scenes, episode: Episode, span: Span)
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes) -> Film:
     """The film of an episode; rows: its T + 1 rows, arrays as a recording has them."""
-    failure = "failure" + (": out of steps" if rows["truncated"].any() else "")
-    captions = describe_states(
-        len(rows["action"]) - 1,
-        "success" if rows["reward"].max() > 0 else failure,
-        rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
-        rows["action"].astype(int),
-        np.exp(rows["log_probs"].astype(float)),
-        ["" if code_kind(code) == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
-    )
     return Film(
         title=list(title),
         columns=[("the world", world_pictures(rows)), ("what the agent sees", view_pictures(rows["obs"]))],
-        captions=captions,
+        captions=_captions(rows, has_routers=max(map(len, expert_hidden_sizes)) > 1),
         strips=gate_strips(rows["routing"], expert_hidden_sizes),
     )
+
+
+def _captions(rows: Mapping[str, np.ndarray], has_routers: bool) -> list[list[str]]:
+    """The lines of each of the states 0 to T."""
+    num_steps, captions = len(rows["action"]) - 1, []
+    for t, action in enumerate(rows["action"][:-1].tolist()):
+        carried = rows["carried"][t]
+        lines = [f"step {t} of {num_steps}"]
+        lines += [f"next action: {ACTION_NAMES[action]} (p = {np.exp(float(rows['log_probs'][t, action])):.2f})"]
+        lines += ["hands empty" if code_kind(carried) == EMPTY else f"carrying the {thing_name(code_of(carried))}"]
+        captions.append(lines + ([f"LPC {rows['lpc'][t]:,.0f}"] if has_routers else []))
+    failure = "failure" + (": out of steps" if rows["truncated"].any() else "")
+    outcome = "success" if rows["reward"].max() > 0 else failure
+    return [*captions, [f"after the last action ({counted(num_steps, 'step')})", outcome]]

@@ -1,5 +1,6 @@
 """The page of many runs: its table, filters, figures and captions; what cannot be compared is one line."""
 
+import html
 import shlex
 import shutil
 from pathlib import Path
@@ -35,7 +36,7 @@ from mop.apps.comparison_page import (
     worlds_name,
     worlds_of,
 )
-from mop.apps.elements import View
+from mop.apps.elements import View, opened_by
 from mop.apps.runs import find_cached_runs, load_routing
 from mop.apps.template import Export
 from mop.artifacts.run_paths import RunKey, cache_path
@@ -219,3 +220,6 @@ def test_a_point_leads_to_its_run_where_one_server_has_both_pages():
         f"?file=routing_viz.py&run=three/trial_2/{TASK}"
     )
     assert address({"task_id": TASK, "mean": 3.0}) == "" and link_to_run(View({}))(row) == ""
+    column = opened_by([address(row), ""])["run"]
+    assert html.unescape(column[0].text) == f'<a href="{address(row)}">open</a>' and column[1].text == ""
+    assert opened_by(["", ""]) == {}

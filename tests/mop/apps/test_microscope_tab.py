@@ -14,11 +14,12 @@ from scripts import REPOSITORY
 
 from mop.apps import microscope_tab, run_controls
 from mop.apps.elements import View
-from mop.apps.run_figures import part_of, selections
+from mop.apps.run_figures import part_of
 from mop.apps.runs import Run, load_routing
 from mop.artifacts.run_paths import RunKey
-from mop.plotting.bars import plot_specialisation
+from mop.plotting.bars import plot_action_frequency, plot_routing_distributions, plot_specialisation
 from mop.plotting.hover import notes_of
+from mop.plotting.maps import plot_map
 
 KEY = RunKey(TASK, 0, 0)
 CHECKPOINT = KEY.checkpoint(REPOSITORY / "results" / "zoo")
@@ -42,23 +43,32 @@ def test_a_document_is_made_once_for_a_file_as_it_is(data, tmp_path):
     assert microscope_tab.document_of(run, data) is not first
 
 
-def test_a_cell_of_a_map_leads_to_a_step_there(data):
-    held = data.where(data.steps.t_step >= 3, "later")
-    address = microscope_tab.link_to_cell(held, View({"run": "a b", "world": "9", "tab": "Spatial"}))
-    x, y = held.steps.position[0].tolist()
-    words = parse_qs(address({"x": x, "y": y, "weight": 0.5})[1:])
-    assert words == {"run": ["a b"], "tab": ["Microscope"], "world": ["0"], "step": ["3"]}
-    assert address({"weight": 0.5}) == "" and address({"x": 99, "y": 0}) == ""
-
-
-def test_a_row_of_the_specialisation_selects_its_steps(data):
-    view = View({"run": "a b", "tab": "Specialisation"})
-    address = run_controls.link_to_steps(data, view)
-    clicked = [note.values for ax in plot_specialisation(data).axes for note in notes_of(ax)]
-    asked = {parse_qs(words[1:])["steps"][0] for values in clicked if (words := address(values))}
-    assert {"action: forward", "key phase: before the key"} <= asked <= selections(data).keys()
-    assert len(part_of(data, "action: forward").steps) == (data.steps.action == 2).sum() > 0
+def test_what_is_clicked_in_a_figure_selects_its_steps(data):
+    view = View({"run": "a b", "tab": "Spatial", "world": "9", "step": "2"})
+    address, steps = run_controls.link_to_steps(view, tab="Temporal"), data.steps
+    figures = (plot_map(data), plot_specialisation(data), plot_routing_distributions(data), plot_action_frequency(data))
+    shown = [note.values for figure in figures for ax in figure.axes for note in notes_of(ax)]
+    asked = [parse_qs(words[1:]) for values in shown if (words := address(values))]
+    assert all(words.keys() == {"run", "tab", "steps"} and words["tab"] == ["Temporal"] for words in asked)
+    counts = {words["steps"][0]: len(part_of(data, words["steps"][0]).steps) for words in asked}
+    assert {"action: forward", "key phase: before the key"} <= counts.keys()
+    assert counts["action: forward"] == (steps.action == 2).sum() > 0
+    x, y = steps.position[7].tolist()
+    assert counts[f"cell: {x}, {y}"] == (steps.position == (x, y)).all(1).sum()
+    bins = [name for name in counts if name.startswith("layer 1, ") and "entropy" not in name]
+    assert bins and sum(counts[name] for name in counts if name.startswith("layer 1, entropy: ")) == len(steps)
+    layer, low, high = re.fullmatch(
+        r"layer (\d), GRU 16: (.*) to (.*)", next(n for n in counts if "GRU 16" in n)
+    ).groups()
+    weight = steps.layer_routing[int(layer)][:, 1]
+    assert counts[f"layer {layer}, GRU 16: {low} to {high}"] == ((weight >= float(low)) & (weight < float(high))).sum()
     assert address({"layer": 0}) == ""
+
+
+def test_the_microscope_opens_at_the_first_step_of_a_part(data):
+    part = part_of(data, "action: pick up")
+    place = {"world": int(part.steps.episode[0]), "step": int(part.steps.t_step[0])}
+    assert microscope_tab._first_place(part) == place and microscope_tab._first_place(data) == {}
 
 
 @pytest.mark.slow
@@ -68,13 +78,13 @@ def test_the_policy_in_a_frame(browser, tmp_path, data):
         with opened(browser, address) as page:
             page.picture()
             assert page.figures().first.bounding_box()["y"] < 300
-            cell = page.page.locator(".figure a").nth(8)
-            world, step = (int(n) for n in re.search(r"world=(\d+)&step=(\d+)", cell.get_attribute("href")).groups())
-            spot = cell.locator("i")
+            spot = page.page.locator(".figure a").nth(8).locator("i")
             x, y = map(int, re.match(r"x (\d+), y (\d+)", spot.get_attribute("data-text")).groups())
-            row = np.flatnonzero((data.steps.episode == world) & (data.steps.t_step == step))
-            assert data.steps.position[row].tolist() == [[x, y]]
             spot.click()
+            page.page.locator("option:checked", has_text=f"cell: {x}, {y} (").wait_for(state="attached")
+            page.page.get_by_text("Microscope", exact=True).click()
+            first = np.flatnonzero((data.steps.position == (x, y)).all(1))[0]
+            world, step = data.steps.episode[first], data.steps.t_step[first]
             shown = page.page.frame_locator("iframe.microscope")
             page.until(lambda: shown.locator("#clock").inner_text() == f"step {step}")
             assert shown.locator("#world").input_value() == str(world)

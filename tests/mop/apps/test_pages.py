@@ -18,7 +18,7 @@ from scripts import REPOSITORY
 import batch_eval
 from mop.analysis.actions import hold_action
 from mop.apps.elements import drawn
-from mop.apps.episode_records import episode_frame, example_images
+from mop.apps.example_worlds import episode_frame, example_images
 from mop.apps.flags import RunSettings
 from mop.apps.microscope_tab import list_episodes
 from mop.apps.run_figures import action_figures, analyses, has_routing, part_of, routing_figures, selections

@@ -117,5 +117,5 @@ def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
     assert (args.fresh, args.num_episodes, args.min_steps) == (True, 7, 4)
     assert (args.steps, args.scale) == ("action: turn left", "absolute")
     assert (args.only, args.format, args.width, args.plots_dir) == (("action_frequency",), "pdf", 3.35, "my plots")
-    assert shown.part == "_turn_left_min_4_steps_absolute" and Shown(run).part == ""
+    assert shown.part == "_action_turn_left_min_4_steps_absolute" and Shown(run).part == ""
     assert "evaluated for this figure, not kept," in caption and f"its SHA-256 begins with {'0' * 16}" in caption

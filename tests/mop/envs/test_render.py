@@ -9,7 +9,7 @@ from checks import refusal
 from scripts import PATIENCE_S, REPOSITORY
 
 from mop.envs.babyai import World
-from mop.envs.render import draw_cells, draw_view, play_again, replay_world
+from mop.envs.render import draw_cells, draw_view, replay_world
 
 
 def test_replay_world():
@@ -31,18 +31,6 @@ def test_pictures_are_of_the_world_that_policies_act_in(task_id):
         env = replay_world(task_id, seed, actions)
         assert tuple(map(int, env.agent_pos)) == world.position
         np.testing.assert_array_equal(env.get_frame(tile_size=8), world.env.get_frame(tile_size=8))
-
-
-def test_an_episode_played_again():
-    """World 0: the agent at (3, 3) looks up, the green key is at (4, 3), the door at (5, 4)."""
-    right, forward, pick_up, drop, toggle = 1, 2, 3, 4, 5
-    actions = [right, pick_up, right, forward, 0, forward, toggle, toggle, toggle, drop, right, right, drop]
-    pictures, places, held = zip(*play_again("BabyAI-UnlockPickup-v0", 0, actions, tile_size=8), strict=True)
-    assert held == ("",) * 2 + ("green key",) * 11 + ("",)
-    assert places[0] == (3, 3) and places[-1] == (4, 4)
-    for t_step in (0, 7, 13):
-        shown = replay_world("BabyAI-UnlockPickup-v0", 0, actions[:t_step]).get_frame(tile_size=8)
-        np.testing.assert_array_equal(pictures[t_step], shown)
 
 
 def test_no_such_world():
