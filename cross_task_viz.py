@@ -56,31 +56,26 @@ def _(defaults, results, view):
     alpha_dropdown = elements.choice_dropdown(
         view, "lpc_alpha", alphas, defaults.lpc_alpha, "lpc_alpha of mixtures by task"
     )
-    steps_slider = elements.range_slider(
-        view, "env_steps", comparison_page.training_lengths(results), defaults.env_steps, "Steps of training"
-    )
     task_dropdown = elements.choice_dropdown(view, "measure", [*comparison_page.MEASURES], "failures", "Measure")
     color_dropdown = elements.choice_dropdown(view, "color", [*comparison_page.COLORS], "task", "By")
     policies = {"all": ALL} | comparison_page.POLICIES
     policy_dropdown = elements.choice_dropdown(view, "policy", policies, defaults.policy, "Policy")
     scales = {"failures (log axis)": "failures", "success": "success"}
     scale_dropdown = elements.choice_dropdown(view, "scale", scales, "failures", "Show")
-    elements.in_a_row(worlds_dropdown, steps_slider, alpha_dropdown)
+    elements.in_a_row(worlds_dropdown, alpha_dropdown)
     return (
         alpha_dropdown,
         color_dropdown,
         policy_dropdown,
         scale_dropdown,
-        steps_slider,
         task_dropdown,
         worlds_dropdown,
     )
 
 
 @app.cell
-def _(alpha_dropdown, defaults, results, steps_slider, view, worlds_dropdown):
-    env_steps = elements.chosen_range(steps_slider)
-    filters = replace(defaults, worlds=worlds_dropdown.value, env_steps=env_steps, lpc_alpha=alpha_dropdown.value)
+def _(alpha_dropdown, defaults, results, view, worlds_dropdown):
+    filters = replace(defaults, worlds=worlds_dropdown.value, lpc_alpha=alpha_dropdown.value)
     try:
         shown_results = comparison_page.filtered(filters, results, of_any_alpha=True)
         task_results = comparison_page.filtered(filters, results)

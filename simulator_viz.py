@@ -44,35 +44,31 @@ def _(args, record_button, refresh_button):
     except (InputError, OSError) as error:
         elements.stop(error, "warn", mo.hstack([record_button, refresh_button], justify="start"))
     recording_dropdown = controls.recording_dropdown(found, view)
-    filter_controls = controls.filter_controls(view)
-    return filter_controls, found, recording_dropdown, view
+    return found, recording_dropdown, view
 
 
 @app.cell
-def _(filter_controls, found, recording_dropdown, refresh_button):
+def _(found, recording_dropdown, refresh_button, view):
     try:
         recording = open_recording(found[recording_dropdown.value])
     except InputError as error:
         mo.stop(True, mo.vstack([recording_dropdown, elements.problem(error), refresh_button]))
-    elements.in_a_row(recording_dropdown, filter_controls, refresh_button)
-    return (recording,)
+    episode_table = controls.episode_table(recording, view)
+    return episode_table, recording
 
 
 @app.cell
-def _(args, filter_controls, recording, view):
-    episode_dropdown = controls.episode_dropdown(recording, filter_controls.value, view, args)
-    mo.stop(
-        episode_dropdown is None,
-        elements.problem("no episode passes this filter: choose `all` in one of its menus, or fewer steps", "warn"),
-    )
-    return (episode_dropdown,)
+def _(args, episode_table, recording, view):
+    episode_table.value  # chosen: another episode
+    number = controls.chosen_episode(recording, view, args)
+    step_slider = controls.step_slider(recording.episode(number), view, args)
+    return number, step_slider
 
 
 @app.cell
-def _(args, episode_dropdown, recording, view):
-    step_slider = controls.step_slider(recording.episode(episode_dropdown.value), view, args)
-    mo.hstack([episode_dropdown, step_slider], widths=[1, 1], align="end", gap=2)
-    return (step_slider,)
+def _(recording_dropdown, refresh_button, step_slider):
+    mo.hstack([elements.in_a_row(recording_dropdown, refresh_button), step_slider], widths=[1, 2], align="end", gap=2)
+    return
 
 
 @app.cell
@@ -89,9 +85,9 @@ def _(microscope_button, step_controls):
 
 
 @app.cell
-def _(args, episode_dropdown, recording, step_controls, step_slider, view):
+def _(args, number, recording, step_controls, step_slider, view):
     try:
-        moment = args.choices(episode_dropdown.value, step_slider.value)
+        moment = args.choices(number, step_slider.value)
         state = PageState(recording, replace(moment, **step_controls.value), args.checkpoint)
         causes = mo.ui.table(state.explanation.rows(), selection=None)
     except InputError as error:
@@ -120,8 +116,8 @@ def _(shown_page, state):
 
 
 @app.cell
-def _(causes):
-    mo.accordion({"All causes, as numbers": causes})
+def _(causes, episode_table):
+    mo.accordion({"All causes, as numbers": causes, "Episodes: a row opens one": episode_table})
     return
 
 

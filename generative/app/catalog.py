@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,16 +12,15 @@ from generative.recordings.format import BEHAVIOURS, CONFIG, SPLITS, Episode, Re
 from generative.simulators.base import EXACT
 from mop.common.cli import as_flags
 from mop.common.errors import InputError
-from mop.plotting.style import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPOSITORY = Path(__file__).parents[2]
 RECORDINGS_DIR, SIMULATORS_DIR = "recordings", "simulators"
 ZOO = "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 SMALL: dict[str, Any] = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
 BABYAI = "babyai"  # the domain of recordings that the page shows
-ALL = "all"
-OUTCOMES = {"succeeded": True, "failed": False}
-_LISTED = 300  # episodes in the menu
 
 
 def find_recordings(data_dir: str | None) -> dict[str, str]:
@@ -63,34 +62,29 @@ def record_small(data_dir: str | None) -> str:
     return folder.as_posix()
 
 
-def list_episodes(
-    recording: Recording, split: str = ALL, behaviour: str = ALL, outcome: str = ALL, least_steps: int | None = None
-) -> np.ndarray:
-    """The numbers of the episodes that pass a filter."""
-    found = recording.episodes(None if split == ALL else split, None if behaviour == ALL else [behaviour])
+def list_episodes(recording: Recording) -> "pd.DataFrame":
+    """What is known of each episode, a row for each."""
+    import pandas as pd
+
     index = recording.index
-    passes = index["num_rows"][found] > (least_steps or 1)
-    if outcome != ALL:
-        passes &= index["success"][found] == OUTCOMES[outcome]
-    return found[passes]
+    return pd.DataFrame(
+        {
+            "episode": np.arange(len(recording)),
+            "who acts": np.array(BEHAVIOURS)[index["behaviour"]],
+            "split": np.array(SPLITS)[index["split"]],
+            "steps": index["num_rows"] - 1,
+            "outcome": np.where(index["success"], "succeeded", "failed"),
+            "mission": np.array(recording.missions)[index["mission"]],
+        }
+    )
 
 
-def first_episode(recording: Recording, listed: np.ndarray) -> int:
-    """The first to be shown of some: one in which the policy acts by its argmax, in a world of the test split."""
+def first_episode(recording: Recording) -> int:
+    """The first to be shown: one in which the policy acts by its argmax, in a world of the test split."""
     index = recording.index
     argmax, test = BEHAVIOURS.index("argmax"), SPLITS.index("test")
-    score = 2 * (index["behaviour"][listed] == argmax) + (index["split"][listed] == test)
-    return int(listed[score.argmax()])
-
-
-def episode_labels(recording: Recording, listed: np.ndarray, always: int) -> dict[str, int]:
-    """What the first of some episodes are called, and one that is always among them -> their numbers."""
-    labels, index = {}, recording.index
-    for k in dict.fromkeys([*listed[:_LISTED].tolist(), always]):
-        steps, success = counted(int(index["num_rows"][k]) - 1, "step"), index["success"][k]
-        behaviour, mission = BEHAVIOURS[index["behaviour"][k]], recording.missions[index["mission"][k]]
-        labels[f"{k}: {behaviour}, {steps}, {'success' if success else 'failed'} · {mission}"] = k
-    return labels
+    score = 2 * (index["behaviour"] == argmax) + (index["split"] == test)
+    return int(score.argmax())
 
 
 def num_steps_of(episode: Episode) -> int:

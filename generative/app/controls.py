@@ -1,18 +1,19 @@
 """The controls of the page of the simulator; the address of the page has their choices."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import marimo as mo
 
 from generative.app import catalog, page
-from generative.app.catalog import ALL, num_steps_of
+from generative.app.catalog import num_steps_of
 from generative.app.state import MAX_HORIZON, MAX_STEPS, target_names
-from generative.recordings.format import BEHAVIOURS, SPLITS, Episode, Recording
+from generative.recordings.format import Episode, Recording
 from generative.simulators.base import EXACT
-from mop.apps.elements import View, choice_dropdown, number_slider
+from mop.apps.elements import View, choice_dropdown, number_slider, table
 
-_STEP = ("episode", "step")  # words of the address that another recording or another filter removes
+_STEP = ("episode", "step")  # words of the address that another recording removes
 
 
 def recording_dropdown(found: Mapping[str, str], view: View):
@@ -21,35 +22,22 @@ def recording_dropdown(found: Mapping[str, str], view: View):
     return choice_dropdown(view, "recording", [*found], first, "Recording", view.keep("recording", first, _STEP))
 
 
-def filter_controls(view: View):
-    """Which episodes are listed: the arguments of `catalog.list_episodes`."""
+def episode_table(recording: Recording, view: View):
+    """A table of the episodes, to be sorted and searched; a row opens its episode."""
+    keep = view.keep("episode", None, ["step"])
 
-    def dropdown(name: str, options: Iterable[str], label: str):
-        return choice_dropdown(view, name, [ALL, *options], ALL, label, view.keep(name, ALL, _STEP))
+    def open_it(chosen: Any) -> None:
+        if len(chosen):
+            keep(int(chosen["episode"].iloc[0]))
 
-    least = view.pick_number("least", 1, 10**6, 1)
-    return mo.md("{split} {behaviour} {outcome} {least_steps}").batch(
-        split=dropdown("split", SPLITS, "Split"),
-        behaviour=dropdown("behaviour", BEHAVIOURS, "Who acts"),
-        outcome=dropdown("outcome", catalog.OUTCOMES, "Outcome"),
-        least_steps=mo.ui.number(
-            1, 10**6, value=least, label="Least steps", debounce=True, on_change=view.keep("least", 1, _STEP)
-        ),
-    )
+    return table(catalog.list_episodes(recording), 5, selection="single", on_change=open_it)
 
 
-def episode_dropdown(recording: Recording, chosen: Mapping, view: View, settings: page.Settings):
-    """A dropdown of the episodes that pass a filter, the value of `filter_controls`; None where none does."""
-    listed = catalog.list_episodes(recording, **chosen)
-    if not len(listed):
-        return None
-    asked = settings.episode if settings.episode is not None and settings.episode in listed else None
-    first = catalog.first_episode(recording, listed) if asked is None else asked
-    k = view.pick_number("episode", 0, len(recording) - 1, first)
-    labels = catalog.episode_labels(recording, listed, k)
-    label = next(name for name, number in labels.items() if number == k)
-    count, keep = f"Episode ({len(listed):,} of {len(recording):,})", view.keep("episode", None, ["step"])
-    return mo.ui.dropdown(labels, label, label=count, allow_select_none=False, searchable=True, on_change=keep)
+def chosen_episode(recording: Recording, view: View, settings: page.Settings) -> int:
+    """The episode of the address, else that of the flags, else the most telling."""
+    last, asked = len(recording) - 1, settings.episode
+    first = asked if asked is not None and asked <= last else catalog.first_episode(recording)
+    return view.pick_number("episode", 0, last, first)
 
 
 def step_slider(episode: Episode, view: View, settings: page.Settings):

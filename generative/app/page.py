@@ -130,7 +130,7 @@ class Settings(SavingSettings, Choices):
 def state_of(settings: Settings) -> PageState:
     """The selection of the flags."""
     recording = open_recording(next(iter(find_recordings(settings.data_dir).values())))
-    k = settings.episode if settings.episode is not None else first_episode(recording, recording.episodes())
+    k = settings.episode if settings.episode is not None else first_episode(recording)
     state = PageState(recording, settings.choices(k, 0), settings.checkpoint)
     step = settings.step if settings.step is not None else first_step(state.episode)
     return PageState(recording, settings.choices(k, step), settings.checkpoint)

@@ -60,7 +60,6 @@ class Settings(CacheSettings):
 
     results_path: tuple[str, ...] = setting(RESULTS_PATHS, "tables beside the cached results", metavar="CSV")
     worlds: str | None = setting(None, "of the results, as EPISODES:EVAL_SEED, or all (default: the most frequent)")
-    env_steps: str | None = setting(None, "results of runs with so many steps of training", metavar="LOW:HIGH")
     lpc_alpha: str | None = setting(None, "of mixtures by task, or all (default: the most frequent)")
     policy: str = setting(ALL, "of success against cost", choices=("mop", "gru", ALL))
     left: str | None = setting(None, "compare this run (<task_id>/trial_<N>[/seed_<S>]...)", metavar="RUN")
@@ -128,46 +127,33 @@ def complete(args: Settings, table: "pd.DataFrame") -> Settings:
     worlds = common_worlds(table)
     if args.worlds not in (None, ALL, *worlds):
         raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")
-    _bounds(args.env_steps)
     penalty = args.lpc_alpha or next(iter(penalties(table)), ALL)
     if penalty != ALL:
-        _number(penalty, "--lpc_alpha", f"a number, or {ALL}")
+        _check_number(penalty)
     return replace(args, worlds=args.worlds or worlds[0], lpc_alpha=penalty)
 
 
 def filtered(args: Settings, table: "pd.DataFrame", of_any_alpha: bool = False) -> "pd.DataFrame":
     """The rows that completed settings let through; of_any_alpha: whatever their penalty."""
     is_shown = worlds_of(table).eq(args.worlds) | (args.worlds == ALL)
-    if args.env_steps is not None:
-        is_shown &= table["env_steps"].astype(float).between(*_bounds(args.env_steps))
     if not of_any_alpha and args.lpc_alpha != ALL:
         is_asked = np.isclose(table["lpc_alpha"].astype(float), float(args.lpc_alpha or 0), rtol=1e-5, atol=0)
         is_shown &= table["policy"].eq("gru") | is_asked
     if not is_shown.any():
-        raise InputError("no result fits the filters: choose other worlds, or another length of training")
+        raise InputError("no result fits the filters: choose other worlds")
     return table[is_shown]
 
 
-def _bounds(env_steps: str | None) -> list[float]:
-    low, _, high = (env_steps or "0:inf").partition(":")
-    return [_number(bound, "--env_steps", "two numbers, such as 0:200000") for bound in (low, high)]
-
-
-def _number(text: str, flag: str, form: str) -> float:
+def _check_number(text: str) -> None:
     try:
-        return float(text)
+        float(text)
     except ValueError:
-        raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
+        raise InputError(f"--lpc_alpha must be a number, or {ALL}, not {text!r:.40}") from None
 
 
 def common_worlds(table: "pd.DataFrame") -> list[str]:
     """The words of `worlds_of`, the most frequent first."""
     return worlds_of(table).value_counts(sort=True).index.tolist()
-
-
-def training_lengths(table: "pd.DataFrame") -> list[int]:
-    """The known lengths of training in environment steps, ascending."""
-    return sorted({int(steps) for steps in table["env_steps"].dropna()})
 
 
 def penalties(table: "pd.DataFrame") -> list[str]:
@@ -340,7 +326,7 @@ def page_of(args: Settings, table: "pd.DataFrame", compared: Sequence[Run] | Non
 
     args: completed; table: of `load_table`; compared: runs side by side, by default the first.
     """
-    names = ("worlds", "lpc_alpha", "env_steps", "policy", "left", "right", "analysis", "map")
+    names = ("worlds", "lpc_alpha", "policy", "left", "right", "analysis", "map")
     usual = {"analysis": "overall", "map": ALL_MEASURES, "cache_dir": CACHE_DIR}
     words = {name: getattr(args, name) for name in (*names, "results_path", "cache_dir")}
     flags = as_flags({name: word for name, word in words.items() if word != usual.get(name)})

@@ -220,31 +220,6 @@ def several_dropdown(view: View, name: str, options: Mapping[str, str], default:
     )
 
 
-def range_slider(view: View, name: str, steps: Sequence[int], default: str | None, label: str):
-    """A slider over a range of some numbers, ascending, with the range of the address ("100:5000"), else the default,
-    else all."""
-    ends = list(steps) if len(steps) > 1 else [0, *steps, 1][:2]
-    whole = (ends[0], ends[-1])
-    known = {f"{low}:{high}": (low, high) for low in ends for high in ends if low <= high}
-    first = default or f"{whole[0]}:{whole[1]}"
-    low, high = known.get(view.pick(name, known.keys() | {first}, first), whole)
-    keep = view.keep(name, first)
-    return mo.ui.range_slider(
-        steps=ends,
-        value=[low, high],
-        label=label,
-        debounce=True,
-        show_value=True,
-        on_change=lambda value: keep(f"{value[0]}:{value[1]}"),
-    )
-
-
-def chosen_range(slider) -> str | None:
-    """The range of a `range_slider`, "100:5000"; None if it is all."""
-    low, high = slider.value
-    return None if (low, high) == (slider.steps[0], slider.steps[-1]) else f"{int(low)}:{int(high)}"
-
-
 def tabs(view: View, about: Mapping[str, str]):
     """Tabs by name -> what each shows, with the one of the address open, else the first; the page says what it shows.
 

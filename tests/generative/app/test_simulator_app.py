@@ -71,7 +71,7 @@ def recording(place):
 @pytest.fixture
 def state(recording) -> PageState:
     """A moment in the middle of an episode in which the policy acts."""
-    k = catalog.first_episode(recording, recording.episodes())
+    k = catalog.first_episode(recording)
     return PageState(recording, Choices(k, 6, horizon=3, num_sim_steps=4))
 
 
@@ -90,22 +90,16 @@ def long_episode(recording, behaviour: str) -> int:
     return int(ks[recording.index["num_rows"][ks].argmax()])
 
 
-def test_episodes_are_listed_as_the_filter_asks(recording):
-    index = recording.index
-    everything = catalog.list_episodes(recording)
-    assert everything.tolist() == list(range(len(recording)))
-    failed = catalog.list_episodes(recording, "train", "random", "failed", 10)
-    assert 0 < len(failed) < len(everything)
-    for k in failed:
-        episode = recording.episode(int(k))
-        assert (episode.split, episode.behaviour, episode.success) == ("train", "random", False)
-        assert catalog.num_steps_of(episode) >= 10
-    assert len(catalog.list_episodes(recording, outcome="succeeded")) == index["success"].sum()
-    first = recording.episode(catalog.first_episode(recording, everything))
+def test_episodes_are_listed_and_the_first_is_worth_seeing(recording):
+    rows = catalog.list_episodes(recording)
+    assert rows["episode"].tolist() == list(range(len(recording)))
+    for row in rows.to_dict("records"):
+        episode = recording.episode(row["episode"])
+        assert (row["who acts"], row["split"], row["mission"]) == (episode.behaviour, episode.split, episode.mission)
+        assert row["steps"] == catalog.num_steps_of(episode)
+        assert row["outcome"] == ("succeeded" if episode.success else "failed")
+    first = recording.episode(catalog.first_episode(recording))
     assert first.behaviour == "argmax"
-    labels = catalog.episode_labels(recording, failed, int(everything[0]))
-    assert [*labels.values()] == [*failed, everything[0]]
-    assert all(label.startswith(f"{k}: ") for label, k in labels.items())
     step = catalog.first_step(first)
     assert step >= 4 and first["lpc"][step] == first["lpc"][4:-1].max()
 
@@ -374,6 +368,11 @@ def test_in_a_browser(place, state, browser):
                 assert shown.page.get_by_text(told).count() == 1
             assert shown.chosen("Target") == "the action that was taken"
             assert "foo" not in shown.dropdown("Target").inner_text()
+            shown.page.get_by_text("Episodes: a row opens one").click()
+            row = shown.page.get_by_role("row").nth(3)
+            row.get_by_role("checkbox").or_(row.get_by_role("radio")).first.click()
+            shown.names("tiny: episode 2, step")
+            assert "episode=2" in shown.page.url
 
 
 def walk_through(shown: Page, state: PageState) -> str:

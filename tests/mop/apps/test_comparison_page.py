@@ -32,7 +32,6 @@ from mop.apps.comparison_page import (
     plot_tradeoff,
     result_notes,
     run_words,
-    training_lengths,
     worlds_name,
     worlds_of,
 )
@@ -98,10 +97,6 @@ def test_filters(rows):
     assert common_worlds(rows) == ["1000:0"] and sorted(map(float, penalties(rows))) == PENALTIES
     assert penalties(rows)[:2] == ["0", "1e-05"], "those of the table of tasks, where there are most"
     assert worlds_name("1000:0") == "1,000 worlds from eval_seed 0"
-    lengths = training_lengths(rows)
-    assert (lengths[0], lengths[-1]) == (51_200, 2_560_000)
-    short = filtered(Settings(worlds="1000:0", env_steps="0:200000", lpc_alpha=ALL), rows)
-    assert short["env_steps"].max() <= 200_000 and 0 < len(short) < len(rows)
     cheap = filtered(Settings(worlds=ALL, lpc_alpha="1e-4"), rows)
     assert set(cheap[cheap["policy"] == "mop"]["lpc_alpha"]) == {1e-4}
     assert cheap["policy"].eq("gru").sum() == rows["policy"].eq("gru").sum() >= 48
@@ -185,9 +180,9 @@ def test_flags_of_the_filters(rows):
         return complete(cli.parse(Settings, "", [*map(str, flags)]), rows)
 
     assert asked() == Settings(worlds="1000:0", lpc_alpha="0")
-    of_all = Settings(worlds=ALL, lpc_alpha=ALL, env_steps="0:5000")
-    assert asked("--worlds", ALL, "--lpc_alpha", ALL, "--env_steps", "0:5000") == of_all
-    for flags in (("--worlds", "7:7"), ("--lpc_alpha", "x"), ("--env_steps", "5")):
+    of_all = Settings(worlds=ALL, lpc_alpha=ALL)
+    assert asked("--worlds", ALL, "--lpc_alpha", ALL) == of_all
+    for flags in (("--worlds", "7:7"), ("--lpc_alpha", "x")):
         assert flags[0] in refusal(asked, *flags)
 
 
