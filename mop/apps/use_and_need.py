@@ -6,13 +6,10 @@ from functools import partial
 
 import marimo as mo
 
-from mop.analysis.groups import group_routing_data
-from mop.analysis.routing import mean_by
-from mop.analysis.routing_data import checked_weights, whole_of
 from mop.apps.elements import drawn, problem, table
 from mop.apps.runs import Run, checkpoint_name
 from mop.apps.template import Page, PageFigure
-from mop.artifacts.intervention_rows import SAME, comparable, in_words, load_rows
+from mop.artifacts.intervention_rows import comparable, in_words, load_rows
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, interventions_path
 from mop.common.cli import as_flags
@@ -27,32 +24,19 @@ ABOUT = "What is lost without each expert, in each phase of the task, beside how
 
 
 def rows_of(run: Run, data: RoutingData) -> list[Mapping]:
-    """The rows of a run that belong together, the intact one first: measured, or that of its own evaluation."""
+    """The rows of a run that belong together, the intact one first."""
     path, command = interventions_path(run.cache_dir, run.key), command_of(run, data)
     rows = load_rows(path)
     if not rows:
         raise InputError(f"`{path}`: there are no interventions of this run yet; `{command}` makes them")
-    intact = next((row for row in rows if row["intervention"] == NONE), None) or _intact_row(run, data, rows[-1])
-    others = [row for row in comparable(rows, intact) if row["intervention"] != NONE]
+    intact = [row for row in rows if row["intervention"] == NONE][-1:]
+    others = [row for of_intact in intact for row in comparable(rows, of_intact) if row["intervention"] != NONE]
     if not others:
         raise InputError(
-            f"`{path}`: its {counted(len(rows), 'row')} are of another checkpoint, other worlds or other phases than "
-            f"`{run.cache_path}`; `{command}` makes those of the same"
+            f"`{path}`: of its {counted(len(rows), 'row')} none is of the intact policy with others of the same "
+            f"checkpoint, worlds and phases; `{command}` makes them"
         )
-    return [intact, *others]
-
-
-def _intact_row(run: Run, data: RoutingData, like: Mapping) -> Mapping:
-    """What a matrix needs of the row `none`, from the evaluation of the same worlds; like: a row with its phases."""
-    data = whole_of(data)
-    groups = group_routing_data(data, like["phases_by"])
-    use = [mean_by(groups.index, weights, groups.counts) for weights in checked_weights(data.steps)]
-    phases = [
-        {"phase": label, "steps": int(groups.counts[k]), "use": [of_layer[k].tolist() for of_layer in use]}
-        for k, label in enumerate(groups.labels)
-    ]
-    about = {name: like.get(name) for name in SAME} | run.result
-    return about | {"intervention": NONE, "variant": GATE_ONLY, "phases_by": like["phases_by"], "phases": phases}
+    return [*intact, *others]
 
 
 def command_of(run: Run, data: RoutingData) -> str:

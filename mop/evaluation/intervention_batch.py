@@ -54,12 +54,18 @@ def standard_battery(
     ]
 
 
+def with_intact(what: Sequence[Asked]) -> list[Asked]:
+    """What is asked for, behind the intact episodes, which are played anyway and which the others are held against."""
+    return list(dict.fromkeys([(Intervention(NONE), GATE_ONLY), *what]))
+
+
 def intervene(
     checkpoint: str, what: Sequence[Asked] | None, settings: InterventionSettings, force: bool = False
 ) -> int:
     """Make the rows that are missing of the interventions asked for, tell them all, draw use against need.
 
-    Of a policy of several tasks, for each of them, or for `settings.task`. what: None for `standard_battery`; force:
+    Of a policy of several tasks, for each of them, or for `settings.task`. what: None for `standard_battery`, else the
+    intact episodes have a row too; force:
     also those that have a row. Returns 0.
     """
     evaluations = by_task(FoundCheckpoint(RunKey.from_checkpoint(checkpoint), Path(checkpoint)))
@@ -81,7 +87,7 @@ def _intervene_on(
     try:
         study, about = open_study(Path(checkpoint), key, settings)
         phases = study.phases if study.group_by != "overall" else []
-        asked = list(what) if what is not None else standard_battery(study.policy.expert_hidden_sizes, phases)
+        asked = standard_battery(study.policy.expert_hidden_sizes, phases) if what is None else with_intact(what)
         for intervention, _ in asked:
             study.check(intervention)
         swaps = _open_swaps(study, {intervention.file for intervention, _ in asked if intervention.file})

@@ -1,9 +1,8 @@
-"""Use against need on a page: which rows belong together, and the intact episodes of the evaluation beside them."""
+"""Use against need on a page: which rows belong together, and what to do where some are missing."""
 
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checks import refusal
 from old_caches import CACHE, TASK
@@ -73,17 +72,14 @@ def test_rows_that_belong_together_are_shown(data, tmp_path):
     assert str(interventions_path(tmp_path, KEY)) in note and str(checkpoint) in note
 
 
-def test_without_a_row_of_the_intact_policy_its_evaluation_counts(data, tmp_path):
-    same = Run(KEY, str(CACHE)).result
-    about = {name: same[name] for name in ("checkpoint_sha256", "eval_seed", "minigrid_version")}
+def test_without_a_row_of_the_intact_policy_the_command_makes_one(data, tmp_path):
+    about = {"checkpoint_sha256": "0" * 16, "eval_seed": 0, "minigrid_version": "3.1.0"}
     run = write(tmp_path, rows(about)[1:])
-    intact, *found = use_and_need.rows_of(run, data)
-    assert intact["intervention"] == NONE and [row["intervention"] for row in found] == ["lesion 0.1", "lesion 0.2"]
-    names = [phase["phase"] for phase in intact["phases"]]
-    assert names[0] == "before the key" and sum(phase["steps"] for phase in intact["phases"]) == len(data.steps)
-    means = np.average([p["use"][0] for p in intact["phases"]], 0, [p["steps"] for p in intact["phases"]])
-    np.testing.assert_allclose(means, data.steps.layer_routing[0].mean(0), atol=1e-5)
+    assert "`python intervene.py --checkpoint" in refusal(use_and_need.rows_of, run, data)
+    for row in rows(about | {"eval_seed": 5})[:1]:  # of other worlds
+        add_row(interventions_path(tmp_path, KEY), row)
+    refusal(use_and_need.rows_of, run, data)
+    for row in rows(about)[:1]:
+        add_row(interventions_path(tmp_path, KEY), row)
     page = use_and_need.shown(run, data, "plots").text
     assert "use_and_need" in page and "lesion 0.2" in page and "marimo-callout" not in page
-    elsewhere = write(tmp_path / "other", rows(about | {"eval_seed": 5})[1:])
-    assert "other worlds" in refusal(use_and_need.rows_of, elsewhere, data)

@@ -66,14 +66,14 @@ def test_rows_table_and_figure_and_what_is_done_is_skipped(checkpoint, capsys, m
     assert in_process(intervene.main, *command, *what, "lesion 1.0") == 0
     assert made[6:] == [("lesion 1.0", "gate-only"), ("lesion 1.0", "zeroed")]
     assert load_rows(ROWS)[:6] == rows
-    for flags, count in ((("--num_episodes", 6), 1), (("--phases", "by_carrying"), 1), (("--force",), 1), ((), 0)):
+    for flags, count in ((("--num_episodes", 6), 2), (("--phases", "by_carrying"), 2), (("--force",), 2), ((), 0)):
         made.clear()
         assert in_process(intervene.main, *command, "--what", "lesion 0.1", *flags) == 0
         assert len(made) == count and len(load_rows(ROWS)) == 8
     made.clear()
     put(Path("checkpoints"), random_checkpoint(3, UNLOCK, max_steps=40))
     assert in_process(intervene.main, *command, "--what", "lesion 0.1") == 0
-    assert made == [("lesion 0.1", "gate-only")]
+    assert made == [("none", "gate-only"), ("lesion 0.1", "gate-only")], "the intact episodes are played anyway"
 
 
 def wait_for_rows(count: int) -> None:
@@ -97,14 +97,15 @@ def test_killed_and_taken_up_by_two_processes_no_row_is_lost(checkpoint):
     assert [process.returncode for process in both] == [0, 0], outputs
     rows = load_rows(ROWS)
     assert rows[: len(before)] == before and 2 <= len(before) < len(rows)
-    assert sorted(names(rows)) == sorted((text, variant) for text in texts for variant in ("frozen", "zeroed"))
-    assert len(pd.read_csv("intervention_results.csv")) == len(rows) == 14
+    asked = [(text, variant) for text in texts for variant in ("frozen", "zeroed")]
+    assert sorted(names(rows)) == sorted([("none", "gate-only"), *asked])
+    assert len(pd.read_csv("intervention_results.csv")) == len(rows) == 15
     assert not list(ROWS.parent.glob(".*"))
     # the very numbers of a single process
     some = ("--what", "shuffle 0", "argmax", "lesion 1.0 in carrying the key", "--variants", "zeroed")
     assert in_process(intervene.main, "--checkpoint", checkpoint, *FEW, "--cache_dir", "alone", *some) == 0
     alone = undated(load_rows(Path("alone") / RUN / "interventions.jsonl"))
-    assert len(alone) == 3 and alone == {name: row for name, row in undated(rows).items() if name in alone}
+    assert len(alone) == 4 and alone == {name: row for name, row in undated(rows).items() if name in alone}
 
 
 def test_tables_of_several_checkpoints_damaged_files_and_foreign_tables(tmp_path, monkeypatch):
