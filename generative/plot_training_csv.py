@@ -10,11 +10,11 @@ Writes plot.png, a panel for each measure, and plot_for_fig.png, with the measur
 from dataclasses import dataclass
 from pathlib import Path
 
-from generative.figures.simulators import plot_log
 from mop.common.cli import parse, required, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable, write_figure
 from mop.common.reading import read_csv, reading
+from mop.plotting.curves import plot_training_curve
 from mop.training.loop import LOG_NAME
 
 LOG_NAMES = (LOG_NAME, "log.csv")  # the second one of agents of games
@@ -41,7 +41,7 @@ def main() -> int:
     title = path.resolve().parent.name
     columns = [name for name in IN_FIGURE if name in table]
     with reading(path, "training log"):
-        figures = plot_log(table, title), plot_log(table, title, tuple(columns) or None)
+        figures = plot_training_curve(table, title), plot_training_curve(table, title, columns)
     everything, for_figure = map(write_figure, (folder / "plot.png", folder / "plot_for_fig.png"), figures)
     print(f"{everything}, {for_figure}: {len(table)} rows")
     return 0

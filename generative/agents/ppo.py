@@ -28,7 +28,6 @@ from generative.agents.config import PPO, Hyperparameters
 from generative.agents.networks import GameAgent, make_agent
 from generative.domains.base import Answer
 from generative.domains.coinrun.games import GameEnvs
-from generative.simulators.resuming import plot_curve
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.training.log import Columns, Row
@@ -286,7 +285,7 @@ class AgentRun(Trainable):
         self.stats = {prefix: EpisodeStats() for prefix in SIDES}
         self.actors: dict[str, Actors] = {}
         self.seconds = 0.0  # that its updates took
-        self.columns = Columns(("timesteps",), {"steps_per_s": "timesteps"}, _bar_text, _closing_lines, plot_curve)
+        self.columns = Columns(("timesteps",), {"steps_per_s": "timesteps"}, _bar_text, _closing_lines)
         self._saved = self._present_state()
 
     @property

@@ -1,64 +1,11 @@
-"""Figures of training logs, and of the fidelity of simulators."""
+"""Figures of the fidelity of simulators."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mop.common.errors import InputError
-from mop.plotting.panels import ALL_OF_0_TO_1, set_title, wrap_panels
+from mop.plotting.panels import ALL_OF_0_TO_1, set_title
 from mop.plotting.style import HUES, Figure, open_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-AXES = ("env_steps", "timesteps", "update")  # what a log is drawn over: the first that it has
-HELD_OUT = ("val_", "eval_", "student_")  # a column and its namesake with such a prefix share a panel
-_MAX_COLUMNS = 4
-
-
-def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | None = None) -> Figure:
-    """A panel for each column of a training log, with its held-out namesake in the same panel.
-
-    only: these columns alone, as far as they exist. Missing values are gaps of a line.
-    """
-    over = next((name for name in AXES if name in table), None)
-    if over is None:
-        raise InputError(f"the training log has no column {' or '.join(AXES)}")
-    panels = _panels(table, {over, *AXES, "seconds", "wall_time"})
-    panels = {name: lines for name, lines in panels.items() if only is None or name in only}
-    if not panels:
-        raise InputError("the training log has nothing to draw: it is empty, or no column holds a number")
-    figure, axes, lowest = wrap_panels(len(panels), _MAX_COLUMNS, 3.0, 2.1, 0.7)
-    x = table[over].to_numpy(float)
-    for ax, (name, lines) in zip(axes, panels.items(), strict=True):
-        for column, color in zip(lines, HUES.values(), strict=False):
-            y = table[column].to_numpy(float)
-            y = np.where(np.isfinite(y), y, np.nan)
-            ax.plot(x, y, color=color, linewidth=1.3, label=column, marker="." if len(x) < 2 else None)
-        if len(lines) > 1:
-            ax.legend(frameon=False, fontsize="small")
-        ax.set_title(name.replace("_", " "), fontsize="medium", loc="left")
-        open_frame(ax)
-    for ax in lowest:
-        ax.set_xlabel(over.replace("_", " "))
-    set_title(figure, title)
-    return figure
-
-
-def _panels(table: "pd.DataFrame", left_out: set[str]) -> dict[str, list[str]]:
-    """The columns with a finite number, by panel: the name of the column, or of its namesake of training."""
-    panels: dict[str, list[str]] = {}
-    for name, column in table.items():
-        is_number = column.dtype.kind in "iuf" and np.isfinite(column.to_numpy(float)).any()
-        if name in left_out or not is_number:
-            continue
-        namesake = next((name.removeprefix(start) for start in HELD_OUT if name.startswith(start)), name)
-        panels.setdefault(namesake if namesake in table else name, []).append(name)
-    return panels
-
-
-# --- fidelity ---------------------------------------------------------------------------------------------------------
 
 FORECAST_HUES = {"simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green"}
 FORECAST_HUES["mean_picture"] = FORECAST_HUES["markov"]

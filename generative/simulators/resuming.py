@@ -1,25 +1,13 @@
-"""What the trainings of simulators and agents share: the state to resume from, and the curve."""
+"""What the trainings of simulators and agents share: the state to resume from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.common.errors import InputError
 from mop.common.reading import check_types, reading
 from mop.common.values import shown
 from mop.training.loop import FINAL_NAME, STATE_NAME
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-
-def plot_curve(table: "pd.DataFrame", label: str) -> "Figure":
-    """Draw the log of a training."""
-    from generative.figures.simulators import plot_log  # here: matplotlib takes most of a second to load
-
-    return plot_log(table, label)
 
 
 def saved_state(folder: Path, config: Mapping, parts: Sequence[str], is_resumed: bool, in_the_way: str) -> dict | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from generative.domains.base import Domain, Policy
 from generative.recordings.format import Recording, Windows
 from generative.simulators.losses import Frames, losses, simulate
-from generative.simulators.resuming import plot_curve, saved_state
+from generative.simulators.resuming import saved_state
 from generative.simulators.world_model import make_world_model
 from mop.common.cli import as_dict, setting
 from mop.common.errors import InputError
@@ -139,7 +139,7 @@ class SimulatorRun(Trainable):
         self.best: dict | None = None  # its weights, loss and update
         of_terms = (f"val_{name}" for name in ("loss", *domain.terms))
         self.measured = dict.fromkeys((*of_terms, *domain.view_score.names), math.nan)
-        self.columns = Columns((), {}, self._bar_text, self._closing_lines, plot_curve)
+        self.columns = Columns((), {}, self._bar_text, self._closing_lines)
 
     def _all_windows(self, split: str) -> Windows:
         """A window from every row that has a row left after the first frames: most reach beyond their episode's end.

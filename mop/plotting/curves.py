@@ -1,6 +1,7 @@
 """Curves: a training log over environment steps, routing over one episode, or over the progress of all."""
 
 import itertools
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from mop.plotting.panels import (
     add_legend,
     draw_means,
     legend_below,
+    legend_columns,
     make_panels,
     means_text,
     means_values,
@@ -31,7 +33,11 @@ from mop.plotting.style import HUES, Figure, counted, describe, expert_hues, exp
 if TYPE_CHECKING:
     import pandas as pd
 
-_CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stands for those of all layers or tasks
+_AXES = {"env_steps": "environment steps", "timesteps": "time steps", "update": "update"}  # the first that a log has
+_PANEL_IN = 3.6  # width of a panel of a training log
+_CLOCKS = ("seconds", "wall_time")
+_HELD_OUT = ("val_", "eval_", "student_")  # a column with such a prefix is drawn beside its namesake
+_PANELS = {  # title -> columns, one that ends in "_" for those of all layers or tasks; other columns have a panel each
     "loss": ("loss", "cross_entropy"),
     "accuracy": ("accuracy",),
     "recent success rate": ("success_rate", "bot_share"),
@@ -44,6 +50,8 @@ _CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stan
     "accuracy by task": ("accuracy_",),
     "LPC by task": ("lpc_",),
     "speed (environment steps per second)": ("steps_per_s",),
+    "episodes": ("episodes", "recent_episodes"),
+    "failures of the bot": ("bot_plan_failures", "failures_"),
 }
 
 
@@ -67,37 +75,31 @@ def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: s
     return figure
 
 
-def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
-    """One panel for each measure that a training log has, over environment steps.
+def plot_training_curve(log: "pd.DataFrame", title: str = "", only: Collection[str] = ()) -> Figure:
+    """A panel for each measure of a training log of any kind, over the first of _AXES that it has.
 
-    Where a value is missing or not finite the line has a gap; a value without neighbours is a dot.
+    only: the panels of these columns alone. Where a value is missing or not finite the line has a gap; a value without
+    neighbours is a dot.
     """
-    if "env_steps" not in log:
-        raise InputError("the training log has no column 'env_steps'")
-    env_steps = _numbers(log["env_steps"])
-    panels = []
-    for name, columns in _CURVES.items():
-        chosen = [c for name in columns for c in log if c == name or (name.endswith("_") and str(c).startswith(name))]
-        lines = {column: _numbers(log[column]) for column in chosen}
-        lines = {
-            column: values for column, values in lines.items() if np.isfinite(values[np.isfinite(env_steps)]).any()
-        }
-        if lines:
-            panels.append((name, lines))
+    over = next((name for name in _AXES if name in log), None)
+    if over is None:
+        raise InputError(f"the training log has no column {' or '.join(_AXES)}")
+    x, panels = log[over].to_numpy(np.float64, na_value=np.nan), _panels_of(log, over)
+    panels = {name: lines for name, lines in panels.items() if not only or not lines.keys().isdisjoint(only)}
     if not panels:
-        raise InputError("the training log has nothing to draw: it is empty, or holds none of the known measures")
+        raise InputError("the training log has nothing to draw: it is empty, or no column holds a number")
 
-    figure, axes, lowest = wrap_panels(len(panels), 3, 3.6, 2.5, 0.6)
-    for ax, (name, lines) in zip(axes, panels, strict=True):
-        _render_curve(ax, env_steps, lines)
+    figure, axes, lowest = wrap_panels(len(panels), 3, _PANEL_IN, 2.5, 0.6)
+    for ax, (name, lines) in zip(axes, panels.items(), strict=True):
+        _render_curve(ax, x, lines)
         is_by_task = name.endswith("by task")
         rows = _legend_above(ax) if len(lines) > 1 and not is_by_task else 0
         ax.set_title(name, fontsize="medium", loc="left", pad=6 + 14 * rows)
         if name.startswith("recent success rate"):
             ax.set_ylim(ALL_OF_0_TO_1)
     for ax in lowest:
-        ax.set_xlabel("environment steps")
-    if by_task := [ax for ax, (name, _) in zip(axes, panels, strict=True) if name.endswith("by task")]:
+        ax.set_xlabel(_AXES[over])
+    if by_task := [ax for ax, name in zip(axes, panels, strict=True) if name.endswith("by task")]:
         handles, labels = by_task[0].get_legend_handles_labels()  # they are the same in all of these panels
         legend_below(figure, handles, labels, loc="outside lower left", fontsize="small")
     set_title(figure, title)
@@ -111,16 +113,40 @@ def check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
         raise InputError(f"{what} no {' and no '.join(sorted(missing)) or 'rows'}")
 
 
-def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray]) -> None:
-    """Draw lines, column -> values (S,), over env_steps (S,); NaN makes a gap."""
+def _panels_of(log: "pd.DataFrame", over: str) -> dict[str, dict[str, np.ndarray]]:
+    """Title of each panel -> its columns, each with values (S,) that are NaN where a line has a gap."""
+    has_place = np.isfinite(log[over].to_numpy(np.float64, na_value=np.nan))
+    panels: dict[str, dict[str, np.ndarray]] = {title: {} for title in _PANELS}
+    first = [name for names in _PANELS.values() for name in names if name in log]
+    for name in dict.fromkeys([*first, *log]):
+        if name in (*_AXES, *_CLOCKS) or log[name].dtype.kind not in "iuf":
+            continue
+        values = log[name].to_numpy(np.float64, na_value=np.nan)
+        values = np.where(np.isfinite(values) & has_place, values, np.nan)
+        if np.isfinite(values).any():
+            panels.setdefault(_panel_of(name, log), {})[name] = values
+    return {title: lines for title, lines in panels.items() if lines}
+
+
+def _panel_of(column: str, log: "pd.DataFrame") -> str:
+    """The title of the panel of a column."""
+    of_training = next((column.removeprefix(start) for start in _HELD_OUT if column.startswith(start)), column)
+    column = of_training if of_training in log else column
+    for title, names in _PANELS.items():
+        if column in names or any(name.endswith("_") and column.startswith(name) for name in names):
+            return title
+    return column.replace("_", " ")
+
+
+def _render_curve(ax: Axes, x: np.ndarray, lines: dict[str, np.ndarray]) -> None:
+    """Draw lines, column -> values (S,), over x (S,); NaN makes a gap."""
     dashes = ("solid", "dashed", "dotted")  # equal curves stay visible
     styles = [(color, dashes[(i + turn) % 3]) for turn in range(3) for i, color in enumerate(HUES.values())]
     for (column, values), (color, linestyle) in zip(lines.items(), itertools.cycle(styles), strict=False):
-        known = np.where(np.isfinite(values) & np.isfinite(env_steps), values, np.nan)
-        is_alone = isolated(known)
+        is_alone = isolated(values)
         ax.plot(
-            env_steps,
-            known,
+            x,
+            values,
             label=_label_of(column),
             color=color,
             linestyle=linestyle,
@@ -129,32 +155,25 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
             markersize=4,
             markevery=is_alone.tolist(),
         )
-    last = np.max(env_steps[np.isfinite(env_steps)])
+    last = np.nanmax(x)
     ax.set_xlim(0, last * 1.03 if last > 0 else 1)
     steps_axis(ax, "")
 
 
 def _label_of(column: str) -> str:
     """What a line is called in the legend: its layer, its task, or its column."""
-    for columns in _CURVES.values():
-        if columns[0].endswith("_") and column.startswith(columns[0]):
-            part = column.removeprefix(columns[0])
-            return f"layer {part}" if part.isdecimal() else part
-    return column.replace("_", " ")
+    starts = (name for names in _PANELS.values() for name in names if name.endswith("_"))
+    part = next((column.removeprefix(start) for start in starts if column.startswith(start)), column)
+    return f"layer {part}" if part.isdecimal() else part.replace("_", " ")
 
 
 def _legend_above(ax: Axes) -> int:
     """A legend between the axes and their title, where it covers no line; returns its rows."""
     handles, labels = ax.get_legend_handles_labels()
-    num_columns = min(len(labels), 4)
+    num_columns = legend_columns(labels, _PANEL_IN - 0.4, 0.06, 0.36)
     more = {"frameon": False, "fontsize": "small", "handlelength": 1.3, "columnspacing": 1.0, "borderaxespad": 0.1}
     ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=num_columns, **more)
     return -(-len(labels) // num_columns)
-
-
-def _numbers(column: "pd.Series") -> np.ndarray:
-    """A column as float64, NaN where it has no value."""
-    return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def plot_episode_routing(routing_data: RoutingData, episode: int) -> Figure:

@@ -55,10 +55,19 @@ def add_legend(figure: Figure, axes: Iterable[Axes], names: Sequence[Sequence[st
 
 def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], **style) -> None:
     """A legend below all panels, in as many columns as have room; the figure grows with its lines."""
-    ncols = _num_columns(labels, figure, 0.07 if style.get("fontsize") == "small" else 0.09)
+    ncols = legend_columns(labels, figure.get_figwidth(), 0.07 if style.get("fontsize") == "small" else 0.09, 0.7)
     figure.set_figheight(figure.get_figheight() + 0.2 * (-(-len(labels) // ncols) - 1))
     look: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False, **style}
     figure.legend(handles, labels, **look)
+
+
+def legend_columns(labels: Sequence[str], width_in: float, letter_in: float, mark_in: float) -> int:
+    """The most columns of a legend, filled one after the other, that fit a width; mark_in: of what is not text."""
+    for num_columns in range(len(labels), 1, -1):
+        columns = np.array_split([len(label) for label in labels], num_columns)
+        if sum(letter_in * column.max() + mark_in for column in columns) < width_in:
+            return num_columns
+    return 1
 
 
 def set_title(figure: Figure, title: str) -> None:
@@ -182,12 +191,3 @@ def render_matrix(ax: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) 
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return image
-
-
-def _num_columns(labels: Sequence[str], figure: Figure, letter_in: float) -> int:
-    """The most columns of a legend, filled one after the other, that are not wider than the figure."""
-    for num_columns in range(len(labels), 1, -1):
-        columns = np.array_split([len(label) for label in labels], num_columns)
-        if sum(letter_in * column.max() + 0.7 for column in columns) < figure.get_figwidth():
-            return num_columns
-    return 1

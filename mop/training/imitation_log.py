@@ -3,16 +3,10 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from mop.envs.teacher import FAILURE_KINDS
 from mop.training.log import Columns, Row
 from mop.training.loss import ComplexityPenalty
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WORST_SHOWN = 3  # tasks that the closing lines name
 COLLAPSED_SHARE = 0.98  # mean weight of the skip experts from which routing counts as collapsed
@@ -92,13 +86,7 @@ def closing_lines(row: Row) -> dict[str, str]:
     }
 
 
-def _plot(table: pd.DataFrame, label: str) -> "Figure":
-    from mop.plotting.curves import plot_training_curve  # here: matplotlib takes most of a second to load
-
-    return plot_training_curve(table, label)
-
-
-COLUMNS = Columns(("env_steps",), {"steps_per_s": "env_steps"}, bar_text, closing_lines, _plot)
+COLUMNS = Columns(("env_steps",), {"steps_per_s": "env_steps"}, bar_text, closing_lines)
 
 
 def reward_for_errors(cross_entropy: float, lpc: float, penalty: ComplexityPenalty) -> str | None:

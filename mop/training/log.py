@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 Row = Mapping[str, float]  # of the log: column -> number
 
 
+def plot_log(table: pd.DataFrame, label: str) -> "Figure":
+    """The curve of a run of which all measures are shown."""
+    from mop.plotting.curves import plot_training_curve  # here: matplotlib takes most of a second to load
+
+    return plot_training_curve(table, label)
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns that a run adds to its measures and its summary, and how its rows are shown.
@@ -33,7 +40,7 @@ class Columns:
     rates: Mapping[str, str]
     bar_text: Callable[[Row], str]
     closing_lines: Callable[[Row], dict[str, str]]
-    plot: "Callable[[pd.DataFrame, str], Figure] | None"
+    plot: "Callable[[pd.DataFrame, str], Figure] | None" = plot_log
 
 
 class Logged(Protocol):

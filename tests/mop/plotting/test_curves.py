@@ -92,6 +92,17 @@ def test_legends_cover_no_line(log):
     assert count == 2 * 2
 
 
+def test_the_log_of_any_run_has_a_panel_for_each_column_beside_its_held_out_namesake():
+    columns = {"update": [1, 2], "seconds": [1.0, 2.0], "val_loss": [9.5, 5.0], "loss": [9.0, 4.0], "val_exact": [0, 1]}
+    figure = plot_training_curve(pd.DataFrame(columns))
+    assert titles(figure) == ["loss", "val exact"] and figure.axes[0].get_xlabel() == "update"
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["val loss"].get_ydata().tolist() == [9.5, 5.0] and lines["loss"].get_xdata().tolist() == [1, 2]
+    assert titles(plot_training_curve(pd.DataFrame(columns), only=["loss"])) == ["loss"]
+    of_agent = plot_training_curve(pd.DataFrame({"timesteps": [8, 16], "update": [1, 2], "kl": [0.5, 0.25]}))
+    assert titles(of_agent) == ["kl"] and of_agent.axes[0].lines[0].get_xdata().tolist() == [8, 16]
+
+
 def test_panels_of_missing_or_empty_columns_are_left_out(log):
     figure = plot_training_curve(log.drop(columns=["cross_entropy", "lpc"]).assign(path_ratio=None))
     assert titles(figure)[:3] == ["loss", "accuracy", "recent success rate"] and len(figure.axes) == 4
@@ -108,6 +119,6 @@ def test_values_without_neighbours_are_dots(log):
 
 
 def test_logs_without_anything_to_draw_say_so(log):
-    assert "env_steps" in refusal(plot_training_curve, log.drop(columns="env_steps"))
+    assert "env_steps" in refusal(plot_training_curve, log.drop(columns=["env_steps", "update"]))
     for nothing in (log.iloc[:0], log[["update", "env_steps"]], log.assign(env_steps=np.nan)):
         refusal(plot_training_curve, nothing)
