@@ -17,7 +17,7 @@ with app.setup:
 
     from mop.apps import elements, microscope_tab, run_controls, run_figures, use_and_need
     from mop.apps.flags import RunSettings
-    from mop.apps.run_figures import CHARTS, Shown
+    from mop.apps.run_figures import Shown
     from mop.common.errors import InputError
     from mop.plotting.measures import MEASURES
 
@@ -31,15 +31,32 @@ def _():
         "plots/<run key>/",
         lambda args: run_figures.save_as_script("routing_viz.py", args, run_figures.routing_figures),
     )
-    refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
-    return args, refresh_button
+    return (args,)
 
 
 @app.cell
-def _(args, refresh_button):
+def _():
+    view = elements.open_view()
+    return (view,)
+
+
+@app.cell
+def _():
+    refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
+    return (refresh_button,)
+
+
+@app.cell
+def _():
+    first_tab = run_figures.MAPS  # of logit_viz.py, which embeds this page: the actions
+    return (first_tab,)
+
+
+@app.cell
+def _(args, refresh_button, view):
     refresh_button.value  # pressed: look again
-    view, found_runs, run_dropdown = run_controls.choose_from_runs(args, refresh_button)
-    return found_runs, run_dropdown, view
+    found_runs, run_dropdown = run_controls.choose_from_runs(args, view, refresh_button)
+    return found_runs, run_dropdown
 
 
 @app.cell
@@ -64,23 +81,20 @@ def _(evaluation_controls, run):
 
 
 @app.cell
-def _(routing_data, view):
-    tabs_about = {"Spatial": run_figures.ABOUT_MAPS}
+def _(first_tab, routing_data, view):
+    tabs_about = run_figures.tabs_about(routing_data)
     if run_figures.has_routing(routing_data):
-        tabs_about |= {name: about for name, (*_, about) in CHARTS.items()}
         tabs_about[use_and_need.TAB] = use_and_need.ABOUT
     tabs_about[microscope_tab.TAB] = microscope_tab.ABOUT
-    view_tabs = elements.tabs(view, tabs_about)
+    view_tabs = elements.tabs(view, tabs_about, first_tab)
     view_tabs
     return tabs_about, view_tabs
 
 
 @app.cell
 def _(args, routing_data, view):
-    maps = {name: name for name in run_figures.maps_of(routing_data)}
-    analyses = run_figures.analyses(routing_data)
     map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control = (
-        run_controls.figure_controls(view, args, routing_data, maps, "Map", analyses)
+        run_controls.figure_controls(view, args, routing_data)
     )
     return analysis_control, expert_control, map_control, min_steps_control, scale_control, steps_control
 
@@ -100,22 +114,19 @@ def _(
         map_control, expert_control, analysis_control, scale_control, min_steps_control, steps_control
     )
     tab = view_tabs.value
-    measure = MEASURES[figure_controls.value["map"]] if tab == "Spatial" else None
-    of_chart = [] if tab == use_and_need.TAB else [figure_controls.steps]
-    shown_controls = run_controls.of_map(figure_controls, measure) if measure else of_chart
-    elements.in_a_row(*shown_controls, mo.md(tabs_about[tab]))
+    measure = MEASURES[figure_controls.value["map"]] if tab == run_figures.MAPS else None
+    elements.in_a_row(*run_controls.of_tab(figure_controls, tab, measure), mo.md(tabs_about[tab]))
     return figure_controls, measure, tab
 
 
 @app.cell
 def _(args, figure_controls, measure, num_fresh, routing_data, run, tab, view):
-    mo.stop(not measure and tab not in CHARTS)
+    mo.stop(tab in (use_and_need.TAB, microscope_tab.TAB))
     chosen = figure_controls.value
     shown = Shown.of(run, num_fresh, chosen, measure)
     shown_data = run_figures.part_of(routing_data, shown.steps)
     page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
-    map_name = run_figures.map_name(chosen["map"], chosen["analysis"], int(chosen["expert"]))
-    figure_name = map_name if measure else CHARTS[tab][0]
+    figure_name = run_figures.figure_name(tab, chosen)
     more = {"tab": "Specialisation"} if measure and run_figures.has_routing(routing_data) else {}  # one cell is no map
     name = f"{run.name}: {figure_name}{shown.part}"
     figure = elements.drawn(page, figure_name, name, run_controls.link_to_steps(view, **more))

@@ -220,12 +220,11 @@ def several_dropdown(view: View, name: str, options: Mapping[str, str], default:
     )
 
 
-def tabs(view: View, about: Mapping[str, str]):
-    """Tabs by name -> what each shows, with the one of the address open, else the first; the page says what it shows.
+def tabs(view: View, about: Mapping[str, str], first: str):
+    """Tabs by name -> what each shows, with the one of the address open, else `first`; the page says what it shows.
 
     Not `mo.ui.tabs`, in which the Tab key opens the last one.
     """
-    first = next(iter(about))
     return mo.ui.radio([*about], view.pick("tab", about, first), inline=True, on_change=view.keep("tab", first))
 
 

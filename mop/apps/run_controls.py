@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import marimo as mo
 
-from mop.apps.elements import View, choice_dropdown, in_a_line, in_a_row, number_slider, open_view, problem, stop
+from mop.apps import use_and_need
+from mop.apps.elements import View, choice_dropdown, in_a_line, in_a_row, number_slider, problem, stop
 from mop.apps.flags import ALL_STEPS, SCALES, RunSettings
 from mop.apps.microscope_tab import STEP, WORLD
-from mop.apps.run_figures import part_of, selections, words_of
+from mop.apps.run_figures import ACTIONS, analyses, maps_of, part_of, selections, words_of
 from mop.apps.runs import (
     FINAL,
     Run,
@@ -30,19 +31,18 @@ from mop.common.values import MAX_ENVS, MAX_EPISODES
 from mop.plotting.measures import Measure, experts_of
 
 MAX_MIN_STEPS = 1000
-Options = Mapping[str, str]  # of a menu: what each is called -> its word
 
 # --- which run --------------------------------------------------------------------------------------------------------
 
 
-def choose_from_runs(args: RunSettings, refresh) -> tuple:
-    """The view, the runs on this machine, and their dropdown; the cell stops at the reason if there is none.
+def choose_from_runs(args: RunSettings, view: View, refresh) -> tuple:
+    """The runs on this machine, and their dropdown; the cell stops at the reason if there is none.
 
     refresh: the button that looks again, which is shown beside the reason.
     """
     try:
-        view, found = open_view(), find_runs(args.checkpoint_dir, args.cache_dir)
-        return view, found, run_dropdown(found, view, args)
+        found = find_runs(args.checkpoint_dir, args.cache_dir)
+        return found, run_dropdown(found, view, args)
     except InputError as error:
         stop(error, "danger", refresh)
 
@@ -158,14 +158,7 @@ class FigureControls(NamedTuple):
         return {name: control.value for name, control in self._asdict().items()}
 
 
-def figure_controls(
-    view: View,
-    args: RunSettings,
-    data: RoutingData,
-    figures: Mapping[str, str],
-    label: str,
-    analyses: Mapping[str, str],
-) -> FigureControls:
+def figure_controls(view: View, args: RunSettings, data: RoutingData) -> FigureControls:
     """Which figure of a run is shown, of which steps."""
     experts = {name: str(number) for number, name in enumerate(experts_of(data))} or {"expert": "0"}
     steps = {f"{name} ({count:,})": name for name, count in selections(data).items()}
@@ -175,26 +168,29 @@ def figure_controls(
                 steps[f"{asked} ({len(part_of(data, asked).steps):,})"] = asked
     first_steps = args.steps if args.steps in steps.values() else ALL_STEPS
     keep_steps = view.keep("steps", first_steps, (WORLD, STEP))
-    first_figure, least = next(iter(figures.values())), view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
+    maps, least = maps_of(data), view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
     keep = view.keep("min_steps", args.min_steps)
     return FigureControls(
-        choice_dropdown(view, "map", figures, first_figure, label),
+        choice_dropdown(view, "map", maps, maps[0], "Map"),
         choice_dropdown(view, "expert", experts, "0", "Expert"),
-        choice_dropdown(view, "analysis", analyses, "overall", "Analysis"),
+        choice_dropdown(view, "analysis", analyses(data), "overall", "Analysis"),
         choice_dropdown(view, "scale", SCALES, args.scale, "Scale"),
         mo.ui.number(1, MAX_MIN_STEPS, 1, least, debounce=True, label="Least steps in a cell", on_change=keep),
         choice_dropdown(view, "steps", steps, first_steps, "Steps", keep_steps),
     )
 
 
-def of_map(controls: FigureControls, measure: Measure | None) -> list:
-    """Those that matter to a map; measure: None of a chart in its place."""
+def of_tab(controls: FigureControls, tab: str, measure: Measure | None) -> list:
+    """Those that matter on a tab; measure: of the map on it."""
     matters = {
+        "map": measure is not None,
         "expert": measure is not None and measure.of_expert,
+        "analysis": measure is not None or tab == ACTIONS,
         "scale": measure is not None and measure.parts is not None,
         "min_steps": measure is not None,
+        "steps": tab != use_and_need.TAB,
     }
-    return [control for name, control in controls._asdict().items() if matters.get(name, True)]
+    return [control for name, control in controls._asdict().items() if matters[name]]
 
 
 def link_to_steps(view: View, **more: object) -> Callable[[Mapping], str]:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ _SAVED = (DOMINANT, "LPC")  # maps that a script saves by every analysis; others
 ACTION_MAPS = ("action entropy", "action probabilities")
 _CELL = "cell"
 _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
-ABOUT_MAPS = "A number of the steps in each cell of the grid. Click a cell to see its steps alone, in every figure."
+MAPS, ACTIONS = "Spatial", "Actions"  # tabs
 CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
         "routing_near_objects",
@@ -74,6 +74,23 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
 NO_ROUTERS = "this is the GRU baseline: it has one expert and no router, so nothing is routed"
 
 
+def tabs_about(data: RoutingData) -> dict[str, str]:
+    """The tabs of figures -> what each shows."""
+    charts = {name: about for name, (*_, about) in CHARTS.items()} if has_routing(data) else {}
+    return {
+        MAPS: "A number of the steps in each cell of the grid. Click a cell to see its steps alone, in every figure.",
+        ACTIONS: "How often each action was chosen. Click an action to see its steps alone, in every figure.",
+        **charts,
+    }
+
+
+def figure_name(tab: str, chosen: Mapping[str, Any]) -> str:
+    """The name of the figure of a tab; chosen: of `run_controls.FigureControls`."""
+    if tab == MAPS:
+        return map_name(chosen["map"], chosen["analysis"], int(chosen["expert"]))
+    return grouped_name("action_frequency", chosen["analysis"]) if tab == ACTIONS else CHARTS[tab][0]
+
+
 def grouped_name(name: str, group_by: str) -> str:
     """The name of the figure of all steps ("overall") or of groups of them."""
     return name if group_by == "overall" else f"{name}_{group_by}"
@@ -106,13 +123,14 @@ def map_figures(data: RoutingData, look: dict, measures: Sequence[str]) -> list[
 
 
 def routing_figures(data: RoutingData, look: dict | None = None) -> list[PageFigure]:
-    """The figures of routing_viz: every map by every analysis, every chart, every episode.
+    """The figures of routing_viz: every map by every analysis, every chart, actions, every episode.
 
     Of a policy without routers there are fewer. look: keywords of maps, such as min_steps.
     """
     figures = map_figures(data, look or {}, maps_of(data))
     if has_routing(data):
         figures += [PageFigure(name, about, partial(plot, data)) for name, plot, about in CHARTS.values()]
+    figures += [replace(figure, is_extra=True) for figure in frequency_figures(data)]
     for number, episode in enumerate(np.unique(data.steps.episode).tolist()):
         about = f"The router weights of each layer over episode {episode}"
         draw = partial(plot_episode_routing, data, episode)
@@ -122,12 +140,17 @@ def routing_figures(data: RoutingData, look: dict | None = None) -> list[PageFig
 
 def action_figures(data: RoutingData, look: dict | None = None) -> list[PageFigure]:
     """The figures of logit_viz: how often each action was chosen, by every analysis, and maps of the actions."""
+    return frequency_figures(data) + map_figures(data, look or {}, ACTION_MAPS)
+
+
+def frequency_figures(data: RoutingData) -> list[PageFigure]:
+    """How often each action was chosen, by every analysis."""
     figures = []
-    for title, group_by in analyses_of_actions(data).items():
+    for title, group_by in analyses(data).items():
         about = "How often each action was chosen" + ("" if group_by == "overall" else f", {title}")
         draw = partial(bars.plot_action_frequency, data, group_by)
         figures.append(PageFigure(grouped_name("action_frequency", group_by), about, draw))
-    return figures + map_figures(data, look or {}, ACTION_MAPS)
+    return figures
 
 
 def draw_map(
@@ -148,11 +171,6 @@ def analyses(data: RoutingData) -> dict[str, str]:
     names = get_available_analyses(data)
     names += [f"by_{phase}" for phase in ("subgoal", "instruction") if getattr(data.steps, phase) is None]
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
-
-
-def analyses_of_actions(data: RoutingData) -> dict[str, str]:
-    """The same for the actions, always by what is carried too: a figure says what is missing."""
-    return {"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)
 
 
 def has_routing(data: RoutingData) -> bool:

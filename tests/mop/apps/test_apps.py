@@ -199,13 +199,13 @@ def test_view_in_the_address(own_place, browser):
         with opened(browser, address) as page:
             link = choose_a_view(page)
         with opened(browser, link) as page:  # another profile
-            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_action_forward_min_2_steps")
             chosen = [page.chosen(label) for label in ("Map", "Analysis")]
             assert chosen == ["LPC", "by key phase"] and page.page.url == link
             assert page.chosen("Steps").startswith("action: forward (")
             nothing_is_cut_off(page)
             page.choose("Analysis", "overall")  # a figure of fewer inches
-            page.shows(f"{NAME} 9 update 200: lpc_heatmap_forward_min_2_steps")
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_action_forward_min_2_steps")
             fills_the_page(page, 1800)
         with opened(browser, f"{address}/?run=none&tab=Nowhere&analysis=by_magic&min_steps=x&steps=fly") as page:
             page.shows(f"{NAME} 0 seed 0: routing_heatmap")
@@ -221,25 +221,25 @@ def choose_a_view(page: Page) -> str:
     page.choose("Map", "LPC")
     page.choose("Analysis", "by key phase")
     page.choose_start("Steps", "action: forward")
-    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward")
+    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_action_forward")
     least = page.page.locator("marimo-number input")
     least.fill("2")
     least.press("Enter")
-    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_action_forward_min_2_steps")
     page.choose_run(f"{TASK} GRU trial 6")
-    page.shows(f"{TASK} GRU trial 6: lpc_heatmap_by_key_phase_forward_min_2_steps")
-    assert page.tab_names() == ["Spatial", "Microscope"], "it has no routers"
+    page.shows(f"{TASK} GRU trial 6: lpc_heatmap_by_key_phase_action_forward_min_2_steps")
+    assert page.tab_names() == ["Spatial", "Actions", "Microscope"], "it has no routers"
     page.choose_run(f"{NAME} 9")
-    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_action_forward_min_2_steps")
     page.see("update 300 (3 of 3)")
     slider = page.page.locator("marimo-slider[data-label*='Training']").get_by_role("slider")
     for update in (200, 100):
         slider.focus()
         slider.press("ArrowLeft")
-        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_forward_min_2_steps")
+        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_action_forward_min_2_steps")
     slider.focus()
     slider.press("ArrowRight")
-    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_action_forward_min_2_steps")
     return page.page.url
 
 
@@ -310,16 +310,18 @@ def test_logit_viz(place, browser):
     ):
         shown = page.picture()
         assert page.page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
-        page.undo(lambda: page.choose("Figure", "action entropy"))
+        page.undo(lambda: page.choose("Analysis", "by action"))
         page.pass_over()
         page.save("action_frequency")
         page.choose("Analysis", "by key phase")
         shown = page.picture(other_than=shown)
         page.save("action_frequency_by_key_phase")
-        page.choose("Figure", "action probabilities")
+        link = page.page.url
+        page.open_tab("Spatial")
+        page.choose("Map", "action probabilities")
         shown = page.picture(other_than=shown)
         page.choose("Analysis", "overall")
-        page.choose("Figure", "action entropy")
+        page.choose("Map", "action entropy")
         page.shows(f"{NAME} 0 seed 0: action_entropy_heatmap")
         shown = page.picture(other_than=shown)
         page.save("action_entropy_heatmap")
@@ -331,6 +333,8 @@ def test_logit_viz(place, browser):
         page.see(f"python batch_eval.py --force --task {TASK} --trial 2")
         page.choose_run(f"{TASK} trial 1")
         page.see("it is damaged")
+        with opened(browser, link) as other:  # the page of a run, begun with the actions
+            other.shows(f"{NAME} 0 seed 0: action_frequency_by_key_phase")
 
 
 @pytest.mark.slow
