@@ -81,7 +81,6 @@ def index_states(routing_data: RoutingData, parts: Sequence[str] = DEFAULT_STATE
 # --- loops ------------------------------------------------------------------------------------------------------------
 
 
-LONGEST_PERIOD = 30
 LEAST_REPEATS = 3  # fewer may be a way of searching
 
 
@@ -99,7 +98,7 @@ def find_loop(position: np.ndarray, direction: np.ndarray, action: np.ndarray) -
     position: (T, 2) int; direction, action: (T,) int.
     """
     states = np.column_stack([position, direction, action])
-    for period in range(1, min(LONGEST_PERIOD, len(states) // LEAST_REPEATS) + 1):
+    for period in range(1, len(states) // LEAST_REPEATS + 1):
         differs = np.flatnonzero((states[period:] != states[:-period]).any(1))
         start = 0 if not len(differs) else int(differs[-1]) + 1
         if len(states) - start >= LEAST_REPEATS * period:

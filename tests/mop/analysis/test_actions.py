@@ -110,6 +110,8 @@ def test_loops_by_hand():
     assert loop_of([RIGHT] * 12, [0, 1, 2, 3] * 3) == Loop(0, 4)
     assert loop_of([FORWARD] * 4, [0] * 4, [[x, 1] for x in range(4)]) is None, "it goes on"
     assert loop_of([FORWARD] * 4, [0] * 4) == Loop(0, 1), "against a wall"
+    around = [[x, 1] for x in range(80)]
+    assert loop_of([FORWARD] * 250, [0] * 250, [[9, 9]] * 10 + around * 3) == Loop(10, 80), "around a maze"
     assert loop_of([], []) is None
 
 
