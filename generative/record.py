@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from generative.domains.coinrun.games import MODES, UNSEEN_LEVELS
+from generative.domains.playing import OF_GAMES
 from generative.domains.registry import DOMAINS, domain_of_checkpoint
-from generative.figures.film import OF_GAMES
 from generative.recordings.format import BEHAVIOURS
 from generative.recordings.recorder import row_dtype
 from generative.recordings.session import count_known_starts, open_source, record, table_of

@@ -20,14 +20,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from generative.domains.base import Domain
+from generative.domains.playing import OF_GAMES, PlaySettings, Span
 from generative.domains.registry import domain_of_checkpoint, domain_of_recording, load_recorded_policy, open_scenes
-from generative.figures.film import OF_GAMES, PlaySettings, Span
+from generative.figures.film import WRITERS, Film, film_bytes, find_encoder
 from generative.recordings.format import Recording, open_recording
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, write_atomic
 from mop.common.values import folder_name
-from mop.plotting.film import WRITERS, Film, film_bytes, find_encoder
 from mop.plotting.style import counted
 
 _ACTIONS = {"recorded": "the actions of the recording", "own": "the policy's own actions"}

@@ -23,6 +23,7 @@ from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
 from generative.domains.registry import load_simulator
+from generative.figures.film import WRITERS, find_encoder
 from generative.representations.storage import open_directions
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
@@ -35,7 +36,6 @@ from mop.common.errors import InputError, run_script
 from mop.common.files import file_digest, open_output_dir, whole_digest
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
-from mop.plotting.film import WRITERS, find_encoder
 
 NOT_IN_RECORD = ("out", "films", "lang_encoder", "checkpoint", "directions")  # flags
 

@@ -13,8 +13,8 @@ from generative.attribution.recorded_steps import explain
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.render import simulate
+from generative.domains.playing import Span
 from generative.domains.registry import load_recorded_policy, open_scenes
-from generative.figures.film import Span
 from generative.recordings.format import Recording
 
 NUM_POINTS = 8  # of an integral: twice as many change an attribution by some percent

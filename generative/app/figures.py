@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from generative.domains.babyai import pictures
+from generative.figures.film import Strip, gate_strips
 from mop.common.conventions import ACTION_NAMES
-from mop.plotting.film import Strip, gate_strips
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, Figure, open_frame, short_name

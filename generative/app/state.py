@@ -9,7 +9,7 @@ from minigrid.core.actions import Actions
 
 from generative.app.catalog import num_steps_of
 from generative.app.figures import Agreement, Rows, Sizes, compare
-from generative.figures.film import Span
+from generative.domains.playing import Span
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
 from mop.common.cli import as_flags, changes_of, setting

@@ -6,10 +6,10 @@ import numpy as np
 import orjson
 
 from generative.domains.babyai.render import episode_film
+from generative.figures.film import WRITERS, draw_still, film_bytes
 from generative.figures.synthesis import plot_search
 from generative.synthesis.study import Study
 from mop.common.files import write_atomic, write_csv, write_figure, write_json
-from mop.plotting.film import WRITERS, draw_still, film_bytes
 from mop.plotting.style import counted
 
 

@@ -19,11 +19,11 @@ from generative.domains.babyai import render as render_babyai
 from generative.domains.babyai.pictures import wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import play, sampler
+from generative.figures.film import Film, Strip, draw_frames, gif_bytes, mp4_bytes
 from generative.recordings.format import open_recording
 from mop.common.conventions import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.evaluation.rollout import Answer, greedy
-from mop.plotting.film import Film, Strip, draw_frames, gif_bytes, mp4_bytes
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from generative.domains.babyai.causes import code_of, thing_name
 from generative.domains.babyai.pictures import action_names, framed, view_pictures, world_pictures, wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import play, sampler
-from generative.figures.film import PlaySettings, Span
+from generative.domains.playing import PlaySettings, Span
+from generative.figures.film import Film, gate_strips
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
 from mop.common.conventions import ACTION_NAMES
@@ -23,7 +24,6 @@ from mop.common.task_mix import task_name
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY, code_kind
 from mop.evaluation.rollout import greedy
-from mop.plotting.film import Film, gate_strips
 from mop.plotting.style import counted
 
 

@@ -19,10 +19,10 @@ from generative.attribution.loop_inputs import LearnedScenes
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE, MAX_LEVEL
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.figures.film import PlaySettings, Span
+from generative.domains.playing import PlaySettings, Span
+from generative.figures.film import Film
 from generative.recordings.format import Episode
 from mop.common.errors import InputError
-from mop.plotting.film import Film
 
 STEPS_PER_SECOND = 15
 _HEIGHT_PX, _SMALL_PX = 448, 256  # of the pictures of a film, and of one of three side by side
