@@ -76,7 +76,7 @@ def _(args, first_run, found, shown, view):
 def _(args, line_controls, several_controls, shown):
     chosen = line_controls.value | several_controls.value
     several, several_problems = lmc.load_several(args.results_dir, chosen["runs"], shown)
-    choices = lmc.Choices(args.results_dir, shown, chosen["fork"], several, chosen.get("part", ""))
+    choices = lmc.Choices(args.results_dir, shown, chosen["fork"], several, chosen.get("part", catalog.EVERY))
     page = lmc.page_of(choices, args.plots_dir)
     return choices, chosen, page, several_problems
 

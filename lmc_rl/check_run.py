@@ -11,7 +11,7 @@ model_weights/. Each run is one of lmc_rl.run_env with no forks and no controls,
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmc_rl.analysis.figures import plot_learning_curves, plot_wall_clock
+from lmc_rl.analysis.training_figures import plot_training
 from lmc_rl.config import ALGORITHM_DEFAULTS, RLRunSettings, resolve_rl
 from lmc_rl.experiment import run
 from mop.common.cli import as_dict, parse, setting
@@ -38,20 +38,20 @@ def main() -> int:
     """Train what is missing, draw, print."""
     settings = parse(Settings, __doc__, config="file with settings that differ from the defaults")
     fixed = {"experiment_name": "check_run", "fork_points": "none", "controls": "none", "num_eval_episodes": 2}
-    logs, rows = {}, []
+    logs, clocks, rows = {}, {}, []
     for algo in ALGORITHM_DEFAULTS:
         for seed in settings.seeds:
             config = resolve_rl({**as_dict(settings, ("seeds",)), **fixed, "algo": algo, "seed": seed})
             table = read_csv(run(config) / "training" / "parent" / LOG_NAME)
             label = f"{algo}, seed {seed}"
-            logs[label] = table
             last = table.iloc[-1]
             numbers = (last["eval_return"], table["eval_return"].max(), last["seconds"])
             rows.append((label, *(f"{x:,.0f}" for x in numbers), f"{last['env_steps'] / last['seconds']:,.0f}"))
+            logs[label] = clocks["{0}: {3} s, {4} steps/s".format(*rows[-1])] = table
     folder = Path(config.output_dir) / "results" / "check_run" / config.env
     title = f"{config.env}, {config.total_steps:,} steps"
-    write_figure(folder / "learning_curves.png", plot_learning_curves(logs, title))
-    write_figure(folder / "wall_clock.png", plot_wall_clock(logs, title))
+    write_figure(folder / "learning_curves.png", plot_training(logs, title=title))
+    write_figure(folder / "wall_clock.png", plot_training(clocks, "seconds", title))
     write_atomic(folder / "check_run.md", lambda file: file.write(markdown_table(HEAD, rows).encode()))
     print(text_table(HEAD, rows))
     print(f"figures and table: {folder}")

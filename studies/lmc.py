@@ -23,13 +23,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lmc_rl.analysis.archive import archive
+from lmc_rl.analysis.lost_figures import plot_lost
 from lmc_rl.analysis.report import table_of, write_report
 from lmc_rl.analysis.results import ExperimentPaths, load_lines, pool
 from lmc_rl.analysis.table import has_rows
+from lmc_rl.analysis.units import SHARE, SHARE_OF_LOSS
 from lmc_rl.app.catalog import ALL, ShownExperiment, load_shown
-from lmc_rl.app.figures import SHARE, SHARE_OF_LOSS
 from lmc_rl.app.page import POOLED, Choices, curves_of_groups
-from lmc_rl.app.pooled_figures import plot_beside
 from lmc_rl.comparison import compare
 from lmc_rl.config import CONFIG_NAME, MopConfig, load_config, resolve_mop, resolve_rl
 from lmc_rl.experiment import is_finished, run
@@ -193,7 +193,7 @@ def publish() -> None:
     for shown in archived():
         by_task.setdefault(shown.word.split("/")[0], []).append(shown)
     for task, several in by_task.items():
-        write_report([shown.experiment for shown in several], OUT / task)
+        write_report(several, OUT / task)
         of_single_ones = ["interp_*.png", *([] if several[0].is_rl else ["all_interpolations*.png"])]
         for path in (path for pattern in of_single_ones for path in (OUT / task).glob(pattern)):
             path.unlink()  # the page shows them
@@ -217,15 +217,15 @@ def publish_comparisons(task: str) -> None:
 
 def draw_both(several: Sequence[ShownExperiment]) -> Figure:
     """B against the fork point, of reinforcement learners and of pathways policies, as shares of what was learned."""
-    panels = {}
+    panels = []
     for title, is_rl, unit in (
         ("return of SAC and DDPG", True, SHARE),
         ("cross-entropy of pathways policies", False, SHARE_OF_LOSS),
     ):
         own = tuple(shown for shown in several if shown.is_rl == is_rl)
         if own:
-            panels[title] = curves_of_groups(Choices(str(ARCHIVE), own[0], "", own, ALL), POOLED, unit), unit
-    return plot_beside(panels)
+            panels.append((title, curves_of_groups(Choices(str(ARCHIVE), own[0], "", own, ALL), POOLED, unit)))
+    return plot_lost(panels)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

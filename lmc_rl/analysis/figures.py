@@ -1,108 +1,160 @@
-"""Figures of learning curves, of measures along lines, and of what is lost on them against the fork point."""
+"""Figures of what was measured along lines, and what figures of `lmc_rl` share.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+Axis letters: P pairs of children, E episodes, A alphas.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from lmc_rl.analysis.barrier import Profile
+from lmc_rl.analysis.results import LineResult, Pooled
+from lmc_rl.analysis.units import SHARE, Unit, lost_on
+from mop.common.errors import InputError
 from mop.plotting.hover import add_note
-from mop.plotting.panels import explain, legend_below, log_ticks, make_panels, set_title, steps_axis, wrap_panels
-from mop.plotting.style import HUES, Figure, counted, open_frame, plain_number, wrapped
+from mop.plotting.panels import legend_below, set_title, wrap_panels
+from mop.plotting.style import HUES, Figure, open_frame, wrapped
+from mop.statistics.intervals import interval_of_mean
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lmc_rl.analysis.barrier import Estimate
-    from lmc_rl.analysis.results import LineResult, Pooled
-
+Log = Mapping[str, np.ndarray]  # a training log: name of a column -> its numbers, NaN where there is none
 GREY, LIGHT_GREY = "#888888", "#bbbbbb"
-_MAX_COLUMNS = 3
-_WIDTH = 3.9  # of a panel, in inches
+PANEL_IN = (3.9, 2.7)  # width and height of one of several panels
+_FEW_IN = {1: (8.2, 3.6), 2: (5.0, 2.7)}  # ... of so few
 _FRACTIONS = colormaps["viridis"]
 _LAYERS = colormaps["plasma"]
-_EARLY, _LITTLE = 0.02, 0.02  # up to these shares, axes of fork points and of losses are about linear
 _PART_HUES = {"all": "black", "all, aligned": GREY}
 _PART_HUES |= {"routers": HUES["orange"], "experts": HUES["blue"], "ends": HUES["green"]}
+_BINS = 40  # over the height of the axes: episodes that are nearer to each other share a text
+_LISTED = 6  # episodes that a text names
 MEASURE_NAMES = {"cross_entropy": "cross-entropy, nats", "lpc": "mean LPC"}
+_OF_LINES = {  # a measure of a line of an RL run -> its panel, and what the curve is called
+    "td_error": ("TD error (root mean square)", "TD error (root mean square)"),
+    "kl_to_first": ("KL of the policy, nats", "from the first end"),
+    "kl_to_second": ("KL of the policy, nats", "from the second end"),
+}
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Curve:
+    """A run, or several that differ in their seeds alone, as one line of a figure."""
+
+    label: str
+    hue: str
+    marker: str
+    points: Sequence[Pooled]
+    unit: Unit = SHARE
+    estimate: str = "barrier"  # a key of ESTIMATES
+    logs: Sequence[Log] = ()  # of the parents
+    run: str = ""  # the word of the run, where it is one
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Of its line, over alphas or steps."""
+        return {"color": self.hue, "marker": self.marker, "markersize": 3}
 
 
-def plot_learning_curves(tables: "Mapping[str, pd.DataFrame]", title: str = "") -> Figure:
-    """Return over environment steps, a panel for each run: evaluations, and episodes of training behind them.
+# --- returns ----------------------------------------------------------------------------------------------------------
 
-    tables: label -> rows of the log of an RL run.
+
+def plot_path(lines: Mapping[str, LineResult], title: str = "") -> Figure:
+    """The return of each episode along the line of a fork or control, and their mean, a panel for each parent.
+
+    Bars: 95 % over episodes; dashed: the chord between the ends; dotted: the policy that acts at random.
     """
-    figure, axes = _panels(len(tables))
-    for ax, (label, table) in zip(axes, tables.items(), strict=True):
-        ax.plot(table["env_steps"], table["recent_return"], color=LIGHT_GREY, label="training, last 20 episodes")
-        ax.plot(table["env_steps"], table["eval_return"], color=HUES["blue"], label="evaluation")
-        for row in table[table["eval_return"].notna()].to_dict("records"):
-            x, y = row["env_steps"], row["eval_return"]
-            add_note(ax, x, x, y, y, f"step {x:,.0f}: return {y:.1f}", env_steps=x, eval_return=y)
-        steps_axis(ax)
-        _name(ax, label)
-    axes[0].set_ylabel("return")
-    axes[0].legend(frameon=False, fontsize="small")
-    return _finished(figure, title)
-
-
-def plot_wall_clock(tables: "Mapping[str, pd.DataFrame]", title: str = "") -> Figure:
-    """Seconds over environment steps, a panel for each run; tables as for `plot_learning_curves`."""
-    figure, axes = _panels(len(tables))
-    for ax, (label, table) in zip(axes, tables.items(), strict=True):
-        ax.plot(table["env_steps"], table["seconds"], color=HUES["blue"])
-        last = table.iloc[-1]
-        x, y = last["env_steps"], last["seconds"]
-        add_note(ax, x, x, y, y, f"{y:.0f} s for {x:,.0f} steps", env_steps=x, seconds=y)
-        steps_axis(ax)
-        ax.set_ylim(bottom=0)
-        _name(ax, f"{label}: {y:.0f} s, {x / max(y, 1e-9):.0f} steps/s")
-    axes[0].set_ylabel("seconds")
-    return _finished(figure, title)
-
-
-# --- along lines ------------------------------------------------------------------------------------------------------
-
-
-def plot_path(lines: "Mapping[str, LineResult]", title: str = "") -> Figure:
-    """Return along the line of a fork with 95 % intervals over episodes, a panel for each parent; the chord dashed."""
-    figure, axes = _panels(len(lines))
+    figure, axes = make_figure(len(lines))
     for ax, (label, line) in zip(axes, lines.items(), strict=True):
-        draw_returns(ax, line)
-        words = f"{line.main.verdict}, B {line.main.barrier.value:.0f} of {line.main.scale:.0f}"
-        _name(ax, f"{label}\n{words}" if label else words)
-        alpha_axis(ax)
+        _draw_dots(ax, line)
+        _draw_returns(ax, line)
+        alpha_axis(ax, _ends_of(line))
+        lost = lost_on(line) + (f" of {line.main.scale:,.1f} above chance" if line.main.scale > 0 else "")
+        if label:
+            name_panel(ax, f"{label}\n{lost}")
+        else:
+            title = ", ".join([*filter(None, [title]), lost])
     axes[0].set_ylabel("return")
-    axes[0].legend(frameon=False, fontsize="small")
-    return _finished(figure, title)
+    return finish(figure, axes, title)
 
 
-def draw_returns(ax: Axes, line: "LineResult") -> None:
-    """Mean return along a line with its 95 % interval over episodes; the chord dashed, the random policy dotted."""
+def _draw_returns(ax: Axes, line: LineResult) -> None:
+    """Mean return with its 95 % interval, the means of several pairs, the chord, and the largest drop below it."""
     means, halves = line.main.mean_and_half()
     chord = chord_of(means, line.alphas)
+    if len(line.pairs) > 1:
+        for of_pair in line.main.gains.mean(axis=1):
+            ax.plot(line.alphas, of_pair, color=HUES["sky"], linewidth=0.9)
     ax.axhline(line.main.chance, color=LIGHT_GREY, linewidth=1, linestyle="dotted", label="random policy")
     ax.plot(line.alphas, chord, color=GREY, linestyle="dashed", linewidth=1.2, label="chord")
     label = "mean return, 95 % over episodes"
     ax.errorbar(line.alphas, means, halves, color=HUES["blue"], elinewidth=0.9, label=label)
+    ax.plot(line.alphas[[0, -1]], means[[0, -1]], "o", color=HUES["blue"], markersize=7, label="ends")
+    deepest = int((chord - means).argmax())
+    if chord[deepest] > means[deepest]:
+        drop = [line.alphas[deepest]] * 2, [means[deepest], chord[deepest]]
+        ax.plot(*drop, color=HUES["vermilion"], linewidth=2, label="largest drop below the chord")
     for a, mean, half, on_chord in zip(*(x.tolist() for x in (line.alphas, means, halves, chord)), strict=True):
         text = f"alpha {a:.2f}: mean return {mean:,.1f} ± {half:,.1f}, {on_chord - mean:,.1f} below the chord"
         numbers = {"mean_return": mean, "low": mean - half, "high": mean + half, "chord": on_chord}
         add_note(ax, a, a, mean, mean, text, alpha=a, **numbers)
 
 
-def plot_all_lines(runs: "Mapping[str, Sequence[LineResult]]", title: str = "") -> Figure:
+def _draw_dots(ax: Axes, line: LineResult) -> None:
+    """A dot for each episode; those that lie on each other share a text, which names some of them."""
+    returns = line.main.gains
+    low, high = float(returns.min()), float(returns.max())
+    bins = np.minimum((returns - low) / max(high - low, 1e-9) * _BINS, _BINS - 1).astype(int)
+    for k, a in enumerate(line.alphas.tolist()):
+        values = returns[..., k]  # (P, E)
+        label = "an episode" if k == 0 else None
+        ax.plot(np.full(values.size, a), values.ravel(), ".", color="#86a9c2", markersize=4, zorder=1, label=label)
+        for number in np.unique(bins[..., k]):
+            members = np.argwhere(bins[..., k] == number)
+            names = [_episode_name(line, p, e) for p, e in members[:_LISTED]]
+            more = f" and {len(members) - _LISTED} more" if len(members) > _LISTED else ""
+            least, most = (float(f(values[tuple(members.T)])) for f in (np.min, np.max))
+            spread = f"{least:,.1f}" if least == most else f"{least:,.1f} to {most:,.1f}"
+            text = f"alpha {a:.2f}, {'; '.join(names)}{more}: return {spread}"
+            for rank, (p, e) in enumerate(members):
+                row = {"children": _pair_name(line.pairs[p]), "episode": int(e), "alpha": a}
+                y = (least + most) / 2
+                add_note(ax, a, a, y, y, "" if rank else text, **row, **{"return": float(values[p, e])})
+
+
+def _episode_name(line: LineResult, pair: int, episode: int) -> str:
+    more = f" of children {_pair_name(line.pairs[pair])}" if len(line.pairs) > 1 else ""
+    return f"episode {episode}{more}"
+
+
+def _pair_name(pair: tuple[int, int] | None) -> str:
+    return "" if pair is None else f"{pair[0]} and {pair[1]}"
+
+
+def _ends_of(line: LineResult) -> str:
+    """Where the line begins and ends."""
+    if line.kind == "self":
+        return "from a child to its twin of the same noise"
+    if line.kind == "independent":
+        return "from the run to one from other weights"
+    if line.pairs[0] is None:
+        return "from one end to the other"
+    first, second = line.pairs[0]
+    return f"from child {first} to child {second}" + (", and other pairs" if len(line.pairs) > 1 else "")
+
+
+# --- all measures ----------------------------------------------------------------------------------------------------
+
+
+def plot_all_lines(runs: Mapping[str, Sequence[LineResult]], title: str = "") -> Figure:
     """The measures that have a barrier along the lines of all forks of a run, coloured by the fork point.
 
     A panel for each run and measure.
     """
     panels = [(label, name, lines) for label, lines in runs.items() for name in lines[0].profiles]
-    figure, axes = _panels(len(panels), 2.7 if panels[0][1] == "return" else 2.9)
+    figure, axes = make_figure(len(panels))
     for ax, (label, name, lines) in zip(axes, panels, strict=True):
         for line in lines:
             if name in line.profiles:
@@ -114,15 +166,14 @@ def plot_all_lines(runs: "Mapping[str, Sequence[LineResult]]", title: str = "") 
             ax.axhline(lines[0].main.chance, color=LIGHT_GREY, linewidth=1, linestyle="dotted")
         else:
             label = MEASURE_NAMES.get(name, name) + (f", {label}" if len(runs) > 1 else "")
-        _name(ax, label)
+        name_panel(ax, label)
         alpha_axis(ax)
     if panels[0][1] == "return":
         axes[0].set_ylabel("return")
-    handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-    return _with_legend_beside(figure, title, "forked at", handles, labels)
+    return finish(figure, axes, title, "forked at")
 
 
-def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
+def plot_lines(lines: Sequence[LineResult], title: str = "") -> Figure:
     """Every measure of imitation runs along the lines of one fork or control: a curve for each part that moves.
 
     The routing is shown for all weights. A single line has chords, 95 % intervals over trajectories and worlds, and its
@@ -140,8 +191,8 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
         what = MEASURE_NAMES.get(measure, measure.replace("_", " "))
         for line in lines:
             if measure in line.profiles or measure in line.means:
-                style = _part_style(line.name, names)
-                draw_curve(ax, line.alphas, mean_of(line, measure), _part_words(line.name), what, **style)
+                style = style_of_part(line.name, names)
+                draw_curve(ax, line.alphas, mean_of(line, measure), words_of_part(line.name), what, **style)
         if len(lines) == 1 and measure != "accuracy":
             _draw_spread(ax, lines[0], measure)
         ax.set_title(what, loc="left", fontsize="medium")
@@ -152,10 +203,10 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
     for ax in panels:
         ax.set_xlim(-0.02, 1.02)
         open_frame(ax)
-    return _with_legend_beside(figure, title, "what moves", *panels[0].get_legend_handles_labels())
+    return finish(figure, panels[:1], title, "what moves")
 
 
-def _draw_spread(ax: Axes, line: "LineResult", measure: str) -> None:
+def _draw_spread(ax: Axes, line: LineResult, measure: str) -> None:
     """The chord between the ends and, of what has a barrier, the interval of the mean."""
     y = mean_of(line, measure)
     ax.plot(line.alphas, chord_of(y, line.alphas), color=GREY, linestyle="dashed", linewidth=1)
@@ -164,7 +215,7 @@ def _draw_spread(ax: Axes, line: "LineResult", measure: str) -> None:
         ax.fill_between(line.alphas, y - half, y + half, color=GREY, alpha=0.25, linewidth=0)
 
 
-def _draw_routing(ax: Axes, line: "LineResult", measure: str) -> None:
+def _draw_routing(ax: Axes, line: LineResult, measure: str) -> None:
     """KL divergence of the routing of each layer from one end."""
     end, num_layers = measure.removeprefix("kl_to_"), line.means[measure].shape[-1]
     for layer in range(num_layers):
@@ -175,7 +226,7 @@ def _draw_routing(ax: Axes, line: "LineResult", measure: str) -> None:
     ax.legend(frameon=False, fontsize="small")
 
 
-def mean_of(line: "LineResult", measure: str) -> np.ndarray:
+def mean_of(line: LineResult, measure: str) -> np.ndarray:
     """A measure (A,) of a line, over pairs and episodes."""
     if measure not in line.profiles:
         return line.means[measure].mean(0)
@@ -188,142 +239,107 @@ def chord_of(values: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     return (1 - alphas) * values[0] + alphas * values[-1]
 
 
-# --- against the fork point -------------------------------------------------------------------------------------------
+def plot_measures(line: LineResult, title: str = "") -> Figure:
+    """Plot the other measures along the interpolation line of an RL run, a panel each; of several pairs, the mean."""
+    measured = [of_pair for of_pair in line.facts if of_pair]
+    if not measured:
+        raise InputError("nothing but the return was measured along this path; continue the experiment with --resume")
+    alphas = np.array(measured[0]["places"])
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in measured[0].items():
+        if name != "places" and isinstance(value, list) and len(value) == len(alphas):
+            panel, label = _OF_LINES.get(name, [name.replace("_", " ")] * 2)
+            panels.setdefault(panel, {})[label] = np.mean([of_pair[name] for of_pair in measured], axis=0)
+    figure, axes = make_figure(len(panels))
+    for ax, (panel, curves) in zip(axes, panels.items(), strict=True):
+        for (label, values), hue in zip(curves.items(), HUES.values(), strict=False):
+            draw_curve(ax, alphas, values, label, panel, color=hue, marker=".")
+        alpha_axis(ax, "between the ends")
+        ax.set_ylabel(panel)
+        ax.set_ylim(0, max(1.08 * ax.dataLim.ymax, 1e-9))
+        if len(curves) > 1:
+            ax.legend(frameon=False, fontsize="small")
+    if "distance" in measured[0]:
+        distance = np.mean([of_pair["distance"] for of_pair in measured])
+        title = ", ".join([*filter(None, [title]), f"distance between the endpoints {distance:.3g}"])
+    set_title(figure, title)
+    return figure
 
 
-def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") -> Figure:
-    """What is lost on the line against the fork point, with 95 % intervals; a panel for each group.
+# --- several runs -----------------------------------------------------------------------------------------------------
 
-    The chord barrier B and the instability I are shares of (return of the ends - random policy).
+
+def plot_paths(curves: Sequence[Curve], like: LineResult, title: str = "", what: str = "return") -> Figure:
+    """A measure along the path of one fork point or control, as a share of what was learned.
+
+    A line for each run or group; 0 is the policy that acts at random, 1 the mean of the ends. Bands: 95 %, over parents
+    where there are several, else over episodes. like: a line of that fork point or control.
     """
-    figure, axes = _panels(len(groups), sharey=True)
-    for ax, (label, points) in zip(axes, groups.items(), strict=True):
-        of_forks = [point for point in points if point.first.kind == "fork"]
-        forks = [point for point in of_forks if np.isfinite(point.barrier.value)]
-        if len(forks) < len(of_forks):
-            missing = f"{len(of_forks) - len(forks)} of {counted(len(of_forks), 'fork point')} not shown:"
-            explain(ax, f"{missing}\ntheir children are\nno better than chance")
-        ax.axhline(points[0].profiles[0].tolerance, color=GREY, linestyle="dashed", linewidth=1, label="tolerance")
-        shown = {"chord barrier B": ("barrier", "blue", "o"), "instability I": ("instability", "orange", "s")}
-        for shift, (name, (key, hue, marker)) in zip((-0.006, 0.006), shown.items(), strict=True):
-
-            def text(point, estimate, name=name):
-                said = f"forked at {point.first.fraction:.0%}: {name} {estimate.value:.1%} "
-                return said + f"({estimate.low:.1%} to {estimate.high:.1%}), {point.verdict}"
-
-            _draw_estimates(ax, forks, key, text, shift, label=name, color=HUES[hue], marker=marker)
-        for point in points:
-            if point.first.kind == "independent" and np.isfinite(point.barrier.value):
-                ax.axhline(point.barrier.value, color="black", linestyle="dotted", linewidth=1, label="B, independent")
-        _name(ax, f"{label}, {_parents(points)}")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
-        fork_axis(ax)
-    axes[0].set_ylabel("lost on the line")
-    # last, as it would keep the limits from growing; an interval of two seeds can be longer than all that can be lost
-    axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.5))
-    legend_below(figure, *axes[0].get_legend_handles_labels(), fontsize="small")
-    return _finished(figure, title)
+    figure, axes = make_figure(1)
+    for curve in curves:
+        points = [point for point in curve.points if _place(point.first) == _place(like)]
+        profiles = [profile for point in points for profile in point.profiles if profile.scale > 0]
+        if not profiles:
+            continue
+        band = draw_band(axes[0], curve.label, profiles[0].alphas, *_pooled_path(profiles), **curve.style)
+        for a, m, low, high in band:
+            text = f"{curve.label}, alpha {a:.2f}: {m:.0%} (95 %: {low:.0%} to {high:.0%}) of what was learned"
+            values = {"line": curve.label, "alpha": a, "share": m, "low": low, "high": high}
+            add_note(axes[0], a, a, m, m, text, **values, parents=len(profiles))
+    if not axes[0].lines:
+        raise InputError("none of these runs has this path, with ends that are better than chance")
+    axes[0].axhline(0, color=LIGHT_GREY, linestyle="dotted", linewidth=1, label="random policy")
+    alpha_axis(axes[0], "between the ends")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes[0].set_ylabel(f"{what}, % of what was learned")
+    return finish(figure, axes, title)
 
 
-def plot_alignment(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") -> Figure:
-    """The chord barrier against the fork point with 95 % intervals, of all weights, before and after alignment.
-
-    A row for the cross-entropy in nats and, where played, for success; a column for each group. Dotted: independent
-    runs.
-    """
-    rows = {"cross_entropy": ("barrier of the\ncross-entropy, nats", "nats", 1)}
-    if any(point.of("success").is_known for points in groups.values() for point in points):
-        rows["success"] = ("barrier of success,\npoints", "points", 100)
-    figure, axes = make_panels(len(rows), len(groups), _WIDTH, 2.6, 0.6, sharex=True, sharey="row")
-    for row, (measure, (name, unit, factor)) in zip(axes, rows.items(), strict=True):
-        for ax, points in zip(row, groups.values(), strict=True):
-            own = [point.of(measure) for point in points if point.first.part == "all"]
-            _draw_aligned(ax, [point for point in own if point.is_known], unit, factor)
-        row[0].set_ylabel(name)
-        _room_below_zero(row[0])
-    for ax, (label, points) in zip(axes[0], groups.items(), strict=True):
-        _name(ax, f"{label}, {_parents(points)}")
-    for ax in axes[-1]:
-        fork_axis(ax)
-    legend_below(figure, *axes[0, 0].get_legend_handles_labels(), fontsize="small")
-    return _finished(figure, title)
+def _place(line: LineResult) -> tuple[str, float]:
+    """What lines of one fork point or control have in common, over runs of different lengths."""
+    return line.kind, round(line.fraction or 0.0, 9)
 
 
-def _draw_aligned(ax: Axes, points: "Sequence[Pooled]", unit: str, factor: float) -> None:
-    """One measure of the barrier at all fork points, to the second end as it is and aligned."""
-    styles = {"as they are": ("blue", "o", False), "aligned": ("orange", "s", True)}
-    for shift, (name, (hue, marker, is_aligned)) in zip((-0.004, 0.004), styles.items(), strict=True):
-        own = [point for point in points if point.first.is_aligned == is_aligned]
-        forks = [point for point in own if point.first.kind == "fork"]
-
-        def text(point, estimate, name=name):
-            numbers = [factor * number for number in (estimate.value, estimate.low, estimate.high)]
-            said = f"forked at {point.first.fraction:.1%}, {name}: "
-            return said + "{:.3g} {} ({:.3g} to {:.3g})".format(numbers[0], unit, *numbers[1:])
-
-        style = {"color": HUES[hue], "marker": marker, "label": f"children, {name}"}
-        if forks:
-            _draw_estimates(ax, forks, "barrier", text, shift, factor, {"aligned": is_aligned}, **style)
-        for point in own:
-            if point.first.kind == "independent":
-                value = factor * point.barrier.value
-                ax.axhline(value, color=HUES[hue], linewidth=1, linestyle="dotted", label=f"independent runs, {name}")
-    open_frame(ax)
-
-
-def _draw_estimates(
-    ax: Axes,
-    points: "Sequence[Pooled]",
-    key: str,
-    text: "Callable[[Pooled, Estimate], str]",
-    shift: float,
-    factor: float = 1,
-    more: Mapping | None = None,
-    **style,
-) -> None:
-    """Estimates of fork points with their intervals; shift: to the side, so that several can be told apart."""
-    estimates = [getattr(point, key) for point in points]
-    x = beside(np.array([point.first.fraction for point in points], float), shift)
-    draw_intervals(ax, x, estimates, factor, markersize=4, linewidth=1.2, **style)
-    for place, point, estimate in zip(x, points, estimates, strict=True):
-        value = factor * estimate.value
-        name = "success_barrier" if point.measure == "success" else key
-        values = {"measure": name, "fraction": point.first.fraction, **(more or {}), "value": value}
-        values |= {"low": factor * estimate.low, "high": factor * estimate.high, "parents": len(point.lines)}
-        add_note(ax, place, place, value, value, text(point, estimate), **values)
-
-
-def draw_intervals(ax: Axes, x: np.ndarray, estimates: "Sequence[Estimate]", factor: float = 1, **style) -> None:
-    """Estimates as points with bars from `low` to `high`."""
-    numbers = factor * np.array([(e.value, e.low, e.high) for e in estimates]).reshape(-1, 3)
-    error = np.abs(numbers[:, 1:] - numbers[:, :1]).T
-    ax.errorbar(x, numbers[:, 0], error, capsize=2, **style)
-
-
-def plot_parts(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") -> Figure:
-    """How far the cross-entropy rises above that of the first child where one part of the weights moves alone.
-
-    Against the fork point; a panel for each group.
-    """
-    figure, axes = make_panels(1, len(groups), _WIDTH, 3.0, 0.6, sharey=True)
-    for ax, (label, points) in zip(axes[0], groups.items(), strict=True):
-        forks = [point for point in points if point.first.kind == "fork" and not point.first.is_aligned]
-        names = list(dict.fromkeys(point.first.name for point in forks))
-        for name in names:
-            own = [point for point in forks if point.first.name == name]
-            x, y = [point.first.fraction or 0.0 for point in own], [point.estimate("rise").value for point in own]
-            ax.plot(x, y, label=_part_words(name), marker="o", markersize=3, **_part_style(name, names))
-            for place, value in zip(x, y, strict=True):
-                text = f"{_part_words(name)}, forked at {place:.1%}: rises by {value:.3g} nats"
-                add_note(ax, place, place, value, value, text, part=name, fraction=place, value=value)
-        _name(ax, label)
-        fork_axis(ax)
-    axes[0, 0].set_ylabel("rise of the cross-entropy, nats")
-    _room_below_zero(axes[0, 0])
-    return _with_legend_beside(figure, title, "what moves", *axes[0, 0].get_legend_handles_labels())
+def _pooled_path(profiles: Sequence[Profile]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean share (A,) of what was learned, and half of its interval."""
+    alike = [profile for profile in profiles if len(profile.alphas) == len(profiles[0].alphas)]
+    found = [profile.mean_and_half() for profile in alike]
+    shares = np.array([(mean - own.chance) / own.scale for (mean, _), own in zip(found, alike, strict=True)])
+    return interval_of_mean(shares) if len(shares) > 1 else (shares[0], found[0][1] / alike[0].scale)
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def make_figure(count: int, most_columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels; a single one is large."""
+    return wrap_panels(count, most_columns, *_FEW_IN.get(count, PANEL_IN), 0.6)[:2]
+
+
+def name_panel(ax: Axes, text: str) -> None:
+    """A title above one of several panels."""
+    ax.set_title(wrapped(text, 0.85 * PANEL_IN[0]), fontsize="medium", loc="left")
+
+
+def finish(figure: Figure, axes: Sequence[Axes], title: str, beside: str = "") -> Figure:
+    """With a title, and a legend of all that axes show: below them, or beside them under a title of its own."""
+    shown = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if beside:
+        style = {"title": beside, "loc": "outside right upper", "frameon": False, "fontsize": "small"}
+        figure.legend([*shown.values()], [*shown], **style)
+    elif shown:
+        legend_below(figure, [*shown.values()], [*shown], fontsize="small")
+    set_title(figure, title)
+    return figure
+
+
+def draw_band(
+    ax: Axes, label: str, x: np.ndarray, mean: np.ndarray, half: np.ndarray, color: str, **style
+) -> Iterator[tuple[float, ...]]:
+    """A line with its band; x, mean, low and high of each point."""
+    ax.plot(x, mean, color=color, label=label, **style)
+    ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+    return zip(*(values.tolist() for values in (x, mean, mean - half, mean + half)), strict=True)
 
 
 def draw_curve(ax: Axes, x: np.ndarray, y: np.ndarray, name: str, what: str, **style) -> None:
@@ -341,70 +357,12 @@ def alpha_axis(ax: Axes, ends: str = "from one child to the other") -> None:
     open_frame(ax)
 
 
-def fork_axis(ax: Axes) -> None:
-    """Fork points on the x axis, on which early ones, where a run commits, have room: the axis is an arcsinh."""
-    ax.set_xscale("function", functions=(_room_of_forks, lambda place: _EARLY * np.sinh(place)))
-    ax.set_xlim(float(beside(0.0, -0.03)), float(beside(1.0, 0.01)))
-    ax.set_xticks([0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
-    ax.minorticks_off()
-    ax.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    ax.set_xlabel("fork point, % of training")
-    open_frame(ax)
-
-
-def beside(fraction: float | np.ndarray, shift: float) -> np.ndarray:
-    """The place beside fork points on a `fork_axis`; shift: a share of the axis."""
-    place = _room_of_forks(np.asarray(fraction, float)) + shift * _room_of_forks(np.ones(()))
-    return _EARLY * np.sinh(place)
-
-
-def _room_of_forks(fraction: np.ndarray) -> np.ndarray:
-    return np.arcsinh(fraction / _EARLY)
-
-
-def lost_axis(ax: Axes, top: float, is_percent: bool = True) -> None:
-    """What is lost on the y axis, up to `top`: little losses have room too, as the axis is an arcsinh."""
-    little = min(_LITTLE, top / 5)
-    ax.set_yscale("function", functions=(lambda lost: np.arcsinh(lost / little), lambda y: little * np.sinh(y)))
-    ax.set_ylim(-0.2 * little, top)
-    ax.set_yticks([0, *log_ticks(little / 2, top, 7)])
-    ax.minorticks_off()
-    ax.yaxis.set_major_formatter(PercentFormatter(1) if is_percent else plain_number)
-
-
-def _room_below_zero(ax: Axes) -> None:
-    """Show markers at 0 whole. Last, as it would keep the limits from growing."""
-    top = ax.get_ylim()[1]
-    ax.set_ylim(-0.04 * top, top)
-
-
-def _panels(count: int, height: float = 2.7, **sharing) -> tuple[Figure, list[Axes]]:
-    return wrap_panels(count, _MAX_COLUMNS, _WIDTH, height, 0.6, **sharing)[:2]
-
-
-def _name(ax: Axes, text: str) -> None:
-    ax.set_title(wrapped(text, 0.85 * _WIDTH), fontsize="medium", loc="left")
-
-
-def _parents(points: "Sequence[Pooled]") -> str:
-    return counted(max(len(point.lines) for point in points), "parent")
-
-
-def _finished(figure: Figure, title: str) -> Figure:
-    set_title(figure, title)
-    return figure
-
-
-def _with_legend_beside(figure: Figure, title: str, about: str, handles: list, labels: list[str]) -> Figure:
-    figure.legend(handles, labels, title=about, loc="outside right upper", frameon=False, fontsize="small")
-    return _finished(figure, title)
-
-
-def _part_words(name: str) -> str:
+def words_of_part(name: str) -> str:
+    """What moves along a line, in words."""
     return name.replace("_", " ").replace("ends", "input and head")
 
 
-def _part_style(name: str, names: Sequence[str]) -> dict:
+def style_of_part(name: str, names: Sequence[str]) -> dict:
     """Of the curve of a part: layers are dashed, in the colours of the routing's layers."""
     if not name.startswith("layer_"):
         return {"color": _PART_HUES[name], "linestyle": "solid"}

@@ -8,7 +8,8 @@ import numpy as np
 import orjson
 
 from lmc_rl.analysis.barrier import CONNECTED, Estimate
-from lmc_rl.analysis.figures import plot_alignment, plot_all_lines, plot_instability, plot_lines, plot_parts, plot_path
+from lmc_rl.analysis.figures import plot_all_lines, plot_lines, plot_path
+from lmc_rl.analysis.lost_figures import plot_alignment, plot_instability, plot_parts
 from lmc_rl.analysis.results import Experiment, LineResult, Pooled, load_experiment, pooled_groups, read_measures
 from lmc_rl.analysis.table import has_rows
 from lmc_rl.config import names_of

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -213,6 +213,9 @@ class Experiment:
         return [line for line in self.lines if line.word == "all"]
 
 
+AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
+
+
 def load_experiment(results: str | Path) -> Experiment:
     """Read an experiment."""
     config = load_config(results)
@@ -283,12 +286,12 @@ def pool(lines: Sequence[LineResult], measure: str | None = None, is_share: bool
     return Pooled(tuple(lines), measure or main, main == "return" if is_share is None else is_share)
 
 
-def by_group(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
+def by_group(experiments: Iterable[AnyExperiment]) -> list[list[AnyExperiment]]:
     """The experiments that differ in their seeds alone, together.
 
     Two of them with one seed are one parent, and would count as two: they are refused.
     """
-    groups: dict[tuple, dict[int, Experiment]] = {}
+    groups: dict[tuple, dict[int, AnyExperiment]] = {}
     for experiment in experiments:
         members = groups.setdefault(tuple(experiment.config.group.items()), {})
         other = members.setdefault(experiment.config.drawn_seed, experiment)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lmc_rl.analysis.figures import Log
 from lmc_rl.analysis.results import Experiment, LineResult, load_experiment
 from lmc_rl.analysis.table import has_rows
-from lmc_rl.app.figures import Log, Mark
+from lmc_rl.analysis.training_figures import Mark
 from lmc_rl.config import CONFIG_NAME, load_config
 from mop.common.errors import InputError
 from mop.common.files import find_files
@@ -21,45 +22,40 @@ EVERY, ALL = "every", "all"  # parts: each as a curve, all weights together
 
 
 @dataclass(frozen=True)
-class ShownExperiment:
-    """An experiment as the page shows it, which may still be at work."""
+class ShownExperiment(Experiment):
+    """An experiment as the page shows it, which may still be at work: without lines where none is measured yet."""
 
     word: str  # its folder below the root, in an address
-    experiment: Experiment  # without lines where none is measured yet
     log: Log  # of the parent
-    note: str  # what is missing, and the way out; "" where nothing is
-
-    @property
-    def title(self) -> str:
-        """The run in words."""
-        return self.experiment.title
-
-    @property
-    def is_rl(self) -> bool:
-        """Whether it is of `run_env`; else of `run_mop`, where a part of the weights may move along a line."""
-        return self.experiment.is_rl
 
     @property
     def marks(self) -> list[Mark]:
         """Its fork points."""
-        config, lines = self.experiment.config, {line.fork: line for line in self.paths.values() if line.kind == "fork"}
-        forks = zip(config.env_steps_of_forks, config.fractions, strict=True)
-        return [Mark(k, step, fraction, lines.get(k)) for k, (step, fraction) in enumerate(forks)]
+        forks = zip(self.config.env_steps_of_forks, self.config.fractions, strict=True)
+        return [Mark(k, step, fraction, self.paths.get(str(k))) for k, (step, fraction) in enumerate(forks)]
+
+    @property
+    def note(self) -> str:
+        """What is missing, and the way out; "" where nothing is."""
+        missing = sum(mark.line is None for mark in self.marks)
+        lacks = f"{missing} of {counted(len(self.marks), 'fork')} are not measured yet" if missing else ""
+        lacks = lacks if self.lines else "no path has been evaluated yet"
+        return f"{lacks}: the experiment is at work, or goes on with `--resume`" if lacks else ""
 
     @property
     def paths(self) -> dict[str, LineResult]:
         """The word of each fork or control that is measured -> its line of all weights."""
-        return {line.origin: line for line in self.experiment.of_all_weights}
+        return {line.origin: line for line in self.of_all_weights}
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Words of what can move along a line, the first of which is each as a curve; none of `run_env`."""
-        words = dict.fromkeys(line.word for line in self.experiment.lines)
+        words = dict.fromkeys(line.word for line in self.lines)
         return () if self.is_rl or not words else (EVERY, *words)
 
     def lines_of(self, origin: str, part: str) -> list[LineResult]:
         """The lines of a fork or control on which a part moves, or every part."""
-        of_origin = [line for line in self.experiment.lines if line.origin == origin]
+        of_origin = [line for line in self.lines if line.origin == origin]
         found = [line for line in of_origin if part in (EVERY, line.word)]
         if not found:
             raise InputError(f"{self.title} has no path {origin or 'yet'} of {part}")
@@ -67,7 +63,7 @@ class ShownExperiment:
 
     def children_of(self, origin: str) -> dict[str, Log]:
         """The training logs of the children of a fork, by name; none of a control."""
-        root = self.experiment.results / "training"
+        root = self.results / "training"
         folders = sorted(root.glob(f"child*_{origin}_*")) if origin.isdigit() else []
         logs = {f"child {folder.name.split('_')[-1]}": read_log(folder / "training_log.csv") for folder in folders}
         return {name: log for name, log in logs.items() if log}
@@ -107,14 +103,9 @@ def load_shown(results_dir: str | Path, word: str) -> ShownExperiment:
 
 @lru_cache(maxsize=64)
 def _load_shown(word: str, folder: Path, versions: tuple) -> ShownExperiment:
-    experiment, note = Experiment(folder, load_config(folder), ()), "no path has been evaluated yet"
-    if has_rows(folder):
-        experiment = load_experiment(folder)
-        marks = ShownExperiment(word, experiment, {}, "").marks
-        missing = sum(mark.line is None for mark in marks)
-        note = f"{missing} of {counted(len(marks), 'fork')} are not measured yet" if missing else ""
-    more = "" if not note else f"{note}: the experiment is at work, or goes on with `--resume`"
-    return ShownExperiment(word, experiment, read_log(folder / "training" / "parent" / "training_log.csv"), more)
+    own = load_experiment(folder) if has_rows(folder) else Experiment(folder, load_config(folder), ())
+    log = read_log(folder / "training" / "parent" / "training_log.csv")
+    return ShownExperiment(own.results, own.config, own.lines, word, log)
 
 
 def read_log(path: Path) -> Log:

@@ -248,9 +248,9 @@ def samples_of(rows: Tensor, obs_dim: int, action_dim: int) -> ReplayBufferSampl
 
 def _columns(algo: str) -> Columns:
     def plot(table: "pd.DataFrame", label: str) -> "Figure":
-        from lmc_rl.analysis.figures import plot_learning_curves  # here: matplotlib takes most of a second to load
+        from lmc_rl.analysis.training_figures import plot_training  # here: matplotlib takes most of a second to load
 
-        return plot_learning_curves({label: table})
+        return plot_training({label: table})
 
     counters = ("env_steps", "gradient_steps")
     return Columns(counters, {"steps_per_s": "env_steps"}, _bar_text, _closing_lines, plot)

@@ -15,8 +15,10 @@ from checks import refusal
 from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
 from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 
-from lmc_rl.app import figures as views
-from lmc_rl.app import page, pooled_figures
+from lmc_rl.analysis.lost_figures import plot_lost
+from lmc_rl.analysis.training_figures import LOSS, NOT_MEASURED, RETURN, curves_of
+from lmc_rl.analysis.units import NATS, SHARE
+from lmc_rl.app import page
 from lmc_rl.app.catalog import find_experiments, load_shown, read_log
 from mop.apps.elements import View
 from mop.common.cli import parse
@@ -83,7 +85,7 @@ def test_experiments_are_found_and_what_they_lack_is_said(place):
     assert "config.json" in refusal(load_shown, place / "results", damaged)
     at_work = load_shown(place / "results", f"{ENV}/SAC/seed_3_20260101_000003")
     assert "forks are not measured yet: the experiment is at work" in at_work.note and 0 < len(at_work.paths) < 6
-    assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
+    assert NOT_MEASURED in {mark.verdict for mark in at_work.marks}
     early = load_shown(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
     assert early.paths == {} and "no path has been evaluated yet" in early.note and len(early.log["env_steps"]) == 20
     assert "lmc_rl.run_env" in refusal(find_experiments, place / "nowhere")
@@ -133,11 +135,11 @@ def test_a_path_shows_every_episode_and_the_planted_dip(choices):
     assert profile.barrier.low < FORKS[0.1] < profile.barrier.high
     assert 0.6 < barrier.low < barrier.value < barrier.high < 0.75
     title = " ".join(figure.get_suptitle().split())
-    assert f"barrier: B {100 * barrier.value:.1f} % (95 %: {100 * barrier.low:.1f} to" in title
+    assert f"barrier, B {100 * barrier.value:.1f} % (95 %: {100 * barrier.low:.1f} to" in title
 
 
 def test_a_training_marks_its_forks_and_their_children(choices):
-    figure = page.draw_training(choices, views.RETURN)
+    figure = page.draw_training(choices, RETURN)
     marks = [row for row in values_of(figure) if "fork" in row]
     assert [(row["env_steps"], row["verdict"]) for row in marks] == [
         (2000, "barrier"), (5000, "barrier"), (10_000, "connected"), (16_000, "connected")
@@ -145,7 +147,7 @@ def test_a_training_marks_its_forks_and_their_children(choices):
     children = rows_of(figure, line="child 2")
     assert children[0]["env_steps"] == 3000 and len(children) == 18
     assert len(rows_of(figure, line="run")) == 20
-    assert views.curves_of(choices.shown.log) == ["return", "critic_loss", "actor_loss"]
+    assert curves_of(choices.shown.log) == ["return", "critic_loss", "actor_loss"]
     losses = page.draw_training(choices, "critic_loss")
     assert rows_of(losses, line="run")[0] == {"panel": "", "line": "run", "env_steps": 2000, "critic_loss": 45.0}
     refusal(page.draw_training, choices, "ent_coef")
@@ -156,7 +158,7 @@ def test_several_runs_pooled_and_single(place):
     words = [f"{ENV}/SAC/seed_{seed}_20260101_00000{seed}" for seed in (1, 2)] + [DDPG_2]
     several, _ = page.load_several(results, words, load_shown(results, SAC_1))
     choices = page.Choices(str(results), several[0], "0", several)
-    pooled, single = (page.curves_of_groups(choices, seeds) for seeds in (page.POOLED, page.EACH))
+    pooled, single = (page.curves_of_groups(choices, seeds, SHARE) for seeds in (page.POOLED, page.EACH))
     sac = "InvertedDoublePendulum-v5 SAC, copy"
     assert [line.label for line in pooled] == [f"{sac}, 2 seeds", "InvertedDoublePendulum-v5 DDPG, copy, 1 seed"]
     assert [line.label for line in single][:2] == [f"{sac}, seed 1", f"{sac}, seed 2"]
@@ -168,9 +170,11 @@ def test_several_runs_pooled_and_single(place):
     assert first[0]["value"] == pytest.approx(np.mean(shares)) and first[0]["parents"] == 2
     half = 12.7062 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
     assert first[0]["high"] - first[0]["value"] == pytest.approx(half, rel=1e-5)
-    beside = pooled_figures.plot_beside({"return": (pooled, views.SHARE)})
-    names = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in beside.axes]
-    assert len(names) == 1 and "between independent runs" in names[0] and {line.label for line in pooled} < {*names[0]}
+    panels = [pooled, pooled[:1]]
+    beside = plot_lost([("both", panels[0]), ("one", panels[1])])
+    names = [{text.get_text() for text in ax.get_legend().get_texts()} for ax in beside.axes]
+    for shown, panel in zip(names, panels, strict=True):
+        assert shown == {"tolerance", "between independent runs"} | {line.label for line in panel}
     by_seed = page.draw_several(choices, "barrier", page.EACH)
     assert {(row["run"], row["fork"]) for row in rows_of(by_seed, kind="fork")} == {
         (word, fork) for word in words for fork in range(4)
@@ -218,9 +222,9 @@ def test_an_imitation_run_marks_its_forks(of_lines):
     assert [mark.verdict for mark in of_lines.shown.marks] == ["barrier", "barrier", "connected"]
     first = of_lines.shown.marks[0].text
     assert "fork 0, at 0% (step 0): barrier, B 0.79" in first and "of success 27.6 points (95 %: " in first
-    figure = page.draw_training(replace(of_lines, path="1"), views.LOSS)
+    figure = page.draw_training(replace(of_lines, path="1"), LOSS)
     assert len(rows_of(figure, line="run")) == 10 and len(rows_of(figure, line="child 2")) == 9
-    assert views.curves_of(of_lines.shown.log) == ["cross_entropy", "accuracy", "success_rate", "loss"]
+    assert curves_of(of_lines.shown.log) == ["cross_entropy", "accuracy", "success_rate", "loss"]
     assert dict((name, value) for name, value, _ in page.facts(of_lines.shown))["connected from"] == "50%"
 
 
@@ -242,7 +246,7 @@ def test_the_lines_of_a_fork_and_of_one_part(of_lines):
 
 def test_several_imitation_runs(of_lines):
     """Seeds pooled in nats and in points, the penalised run apart, each part; every figure can be drawn."""
-    names = [line.label for line in page.curves_of_groups(of_lines, page.POOLED)]
+    names = [line.label for line in page.curves_of_groups(of_lines, page.POOLED, NATS)]
     assert names == ["BabyAI-GoToObj-v0, lpc_alpha 0, 2 seeds", "BabyAI-GoToObj-v0, lpc_alpha 1e-05, 1 seed"]
     heights = {}
     for figure, part in (("barrier", "every"), ("barrier", "routers"), ("success", "all"), ("share", "all")):
@@ -271,7 +275,7 @@ def test_links_keep_what_else_was_chosen():
     link = page.link_to_fork(View({"run": SAC_1, "seeds": "each", "fork": "2"}))
     assert link({"fork": 0, "verdict": "barrier"}) == f"?run={SAC_1}&seeds=each&fork=0"
     assert link({"fork": 1, "verdict": "barrier", "run": DDPG_2}) == f"?run={DDPG_2}&seeds=each&fork=1"
-    assert link({"fork": 1, "verdict": views.NOT_MEASURED}) == link({"alpha": 0.5}) == ""
+    assert link({"fork": 1, "verdict": NOT_MEASURED}) == link({"alpha": 0.5}) == ""
 
 
 @pytest.mark.slow

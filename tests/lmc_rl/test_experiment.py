@@ -21,7 +21,8 @@ from lmc_settings import FLAGS, TINY, tiny
 from scripts import PATIENCE_S, REPOSITORY, check_refused, in_process, refused, script_environment
 
 from lmc_rl import analyze, check_run, compare, run_env, run_mop
-from lmc_rl.analysis.figures import plot_all_lines, plot_instability, plot_path
+from lmc_rl.analysis.figures import plot_all_lines, plot_path
+from lmc_rl.analysis.lost_figures import plot_instability
 from lmc_rl.analysis.report import table_of, write_summaries
 from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups, read_measures
 from lmc_rl.analysis.table import ROWS_NAME, read_rows
@@ -261,13 +262,15 @@ def test_analysis_and_figures(whole):
         ("fork", 0.25, 2), ("fork", 0.5, 2), ("self", 0.5, 2), ("independent", None, 2),
     ]  # fmt: skip
     assert len(table_of(groups)[1]) == 4
-    drawn = values_of(plot_path({"run": forks[0]}))
+    rows = values_of(plot_path({"run": forks[0]}))
+    assert sum("episode" in row for row in rows) == forks[0].main.gains.size
+    drawn = [row for row in rows if "mean_return" in row]
     assert [row["alpha"] for row in drawn] == [0, 0.25, 0.5, 0.75, 1]
     assert [row["mean_return"] for row in drawn] == pytest.approx(forks[0].main.gains[0].mean(axis=0))
     drawn = values_of(plot_all_lines({"a": forks, "b": forks}))
     assert len(drawn) == 20 and {row["name"] for row in drawn} == {"25%", "50%"}
     shown = values_of(plot_instability(groups))
-    known = [point for point in points if point.first.kind == "fork" and point.barrier.value == point.barrier.value]
+    known = [point for point in points if point.first.kind != "self" and point.barrier.value == point.barrier.value]
     assert len(shown) == 2 * len(known)
 
 

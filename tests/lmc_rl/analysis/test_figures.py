@@ -3,7 +3,7 @@
 import numpy as np
 from figure_contents import texts
 
-from lmc_rl.analysis.figures import beside, fork_axis, lost_axis
+from lmc_rl.analysis.lost_figures import beside, fork_axis, lost_axis
 from mop.plotting.panels import explain
 from mop.plotting.style import Figure
 

@@ -14,7 +14,8 @@ from scripts import TINY_FLAGS, check_refused, in_process
 
 from lmc_rl import analyze, compare, run_mop
 from lmc_rl.alignment import MISSION
-from lmc_rl.analysis.figures import plot_alignment, plot_lines, plot_parts
+from lmc_rl.analysis.figures import plot_lines
+from lmc_rl.analysis.lost_figures import plot_alignment, plot_parts
 from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups
 from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME, read_rows
 from lmc_rl.config import load_config, resolve_mop
@@ -281,8 +282,9 @@ def test_parents_are_pooled_and_drawn(tmp_path, whole):
     line = of_all["fork", 0.0, "all", False]
     assert len(line.lines) == 2 and line.barrier.value == pytest.approx(0.7, abs=0.05)
     assert line.barrier.high > 0.9 and line.barrier.low == 0  # Student's t of two parents
-    rows = [row for row in values_of(plot_alignment(groups)) if row.get("measure") == "barrier"]
-    shown = {(row["fraction"], row["aligned"]): row["value"] for row in rows}
+    drawn = [row for row in values_of(plot_alignment(groups)) if row["kind"] == "fork"]
+    rows = [row for row in drawn if row["measure"] == "cross_entropy"]
+    shown = {(row["fraction"], row["line"] == "aligned"): row["value"] for row in rows}
     assert shown == {(key[1], key[3]): of_all[key].barrier.value for key in of_all if key[::2] == ("fork", "all")}
     assert len(shown) == 4
     assert {row["part"] for row in values_of(plot_parts(groups))} == set(PARTS)
