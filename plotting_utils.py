@@ -55,11 +55,11 @@ from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render
 from mop.plotting.maps import (
     lpc_scale,
     plot_grouped_routing,
-    plot_lpc_by_phase,
     plot_map,
     plot_overall_routing,
     plot_routing_side_by_side,
 )
+from mop.plotting.resize import fit_to_width
 from mop.plotting.style import SIZE_HUES, UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
 from mop.plotting.task_bars import plot_by_task, plot_success_against_lpc
 from mop.statistics.bootstrap import bootstrap_means, mean_over_seeds

@@ -52,7 +52,7 @@ from plotting_utils import (
     lpc_scale,
     plot_curves_by,
     plot_grouped_routing,
-    plot_lpc_by_phase,
+    plot_map,
     plot_success_against_lpc,
 )
 
@@ -420,10 +420,11 @@ def write_phase_pictures(caches: Mapping[str, RoutingData]) -> None:
     have one scale of LPC, a logarithmic one: a policy may cost a twentieth of another.
     """
     by_phase = all("by_key_phase" in get_available_analyses(cache) for cache in caches.values())
-    scale = LogScale(lpc_scale(caches.values(), "by_key_phase" if by_phase else "overall"))
+    grouping = "by_key_phase" if by_phase else "overall"
+    scale = LogScale(lpc_scale(caches.values(), grouping))
     for alpha, cache in caches.items():
         name = f"UnlockPickup, lpc_alpha {alpha}"
-        figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], name, scale=scale)
+        figure = plot_map(cache, "LPC", grouping, scale=scale)
         write_figure(RESULTS / f"alpha_{alpha}_phases.png", figure)
         if by_phase:
             figure = plot_grouped_routing(cache, "by_key_phase", example_images(cache, "by_key_phase"), scale=scale)

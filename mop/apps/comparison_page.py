@@ -356,26 +356,24 @@ def _figures(args: Settings, table: "pd.DataFrame", compared: Sequence[Run] | No
         draw = partial(plot_tradeoff, shown, color, policy, measure)
         figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
     about = f"The dominant experts and the mean LPC of {names}"
-    figures.append(PageFigure("routing_side_by_side", about, partial(plot_comparison, args, compared), True))
+    figures.append(PageFigure("routing_side_by_side", about, partial(plot_comparison, args, compared)))
     about = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
-    return [*figures, PageFigure("difference", about, partial(_plot_difference, args), True)]
+    return [*figures, PageFigure("difference", about, partial(_plot_difference, args))]
 
 
-def plot_comparison(args: Settings, compared: Sequence[Run] | None = None, width_in: float | None = None) -> Figure:
+def plot_comparison(args: Settings, compared: Sequence[Run] | None = None) -> Figure:
     """The routing of some cached runs side by side, by default of the first."""
     runs = [*_cached(args).values()][:NUM_COMPARED] if compared is None else compared
     caches = [load_routing(run) for run in runs]
     named = {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}
-    return plot_routing_side_by_side(named, width_in=width_in)
+    return plot_routing_side_by_side(named)
 
 
-def _plot_difference(args: Settings, width_in: float | None) -> Figure:
+def _plot_difference(args: Settings) -> Figure:
     """Two runs and their difference, under their names."""
     left, right = map(load_routing, choose_pair(_cached(args), args.left, args.right))
     measure = args.map or measures_of(left, right, args.analysis)[0]
-    return plot_difference(
-        left, right, (short_name(left), short_name(right)), args.analysis, measure, width_in=width_in
-    )
+    return plot_difference(left, right, (short_name(left), short_name(right)), args.analysis, measure)
 
 
 def _cached(args: Settings) -> dict[str, Run]:

@@ -275,7 +275,7 @@ def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str]
     try:
         if name not in page.figures:
             raise InputError("there is nothing to draw yet")
-        figure = page.figures[name]()
+        figure = page.figures[name].draw()
     except InputError as error:
         return problem(error)
     return mo.vstack([show_figure(figure, label or name, page.about(name), link), download(page, name)])

@@ -139,7 +139,7 @@ def _shown(page: Page, has_captions: bool = True) -> tuple[list[dict[str, str]],
         if (figure := page.figures.get(name)) is None:
             continue
         try:
-            picture = elements.show_figure(figure(), title, page.about(name)).text
+            picture = elements.show_figure(figure.draw(), title, page.about(name)).text
         except InputError as error:
             missing.append(f"{title}: {error}")
             continue

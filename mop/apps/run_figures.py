@@ -29,9 +29,6 @@ from mop.plotting.measures import DOMINANT, MEASURES, Measure, experts_of
 from mop.plotting.style import counted, expert_names, short_name
 from mop.statistics.information import entropy_nats
 
-TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
-SCREEN_IN = 12.0  # the widest such page
-
 _SAVED = (DOMINANT, "LPC")  # maps that a script saves by every analysis; others only where --only names them
 ACTION_MAPS = ("action entropy", "action probabilities")
 _CELL = "cell"
@@ -118,7 +115,7 @@ def map_figures(data: RoutingData, look: dict, measures: Sequence[str]) -> list[
                 draw = partial(draw_map, data, measure, group_by, expert, look)
                 is_extra = measure not in _SAVED and group_by != "overall"
                 file = map_name(measure, group_by, expert)
-                figures.append(PageFigure(file, ", ".join(filter(None, words)), draw, True, is_extra=is_extra))
+                figures.append(PageFigure(file, ", ".join(filter(None, words)), draw, is_extra=is_extra))
     return figures
 
 
@@ -153,13 +150,9 @@ def frequency_figures(data: RoutingData) -> list[PageFigure]:
     return figures
 
 
-def draw_map(
-    data: RoutingData, measure: str, group_by: str, expert: int, look: dict, width_in: float | None = None
-) -> Figure:
+def draw_map(data: RoutingData, measure: str, group_by: str, expert: int, look: dict) -> Figure:
     """`plot_map` with pictures of first worlds."""
-    width_in = None if width_in is None else min(SCREEN_IN, width_in / TEXT_SHARE)
-    images = example_images(data, group_by)
-    return plot_map(data, measure, group_by, images, expert, width_in=width_in, **look)
+    return plot_map(data, measure, group_by, example_images(data, group_by), expert, **look)
 
 
 def analyses(data: RoutingData) -> dict[str, str]:

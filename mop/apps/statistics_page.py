@@ -280,19 +280,16 @@ def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
     return ", ".join(parts)
 
 
-def _plot_maps(value: str, tables: Tables, width_in: float | None) -> Figure:
-    maps: dict[str, dict] = {}
-    for phase in dict.fromkeys(part.phase for found in tables.measured for part in found.parts):
-        for alpha in tables.num_seeds:
-            parts = [
-                part
-                for found in tables.measured
-                if found.unit.lpc_alpha == alpha
-                for part in found.parts
-                if (part.phase, part.action) == (phase, many_runs.ANY_ACTION) and value in part.cell_means
-            ]
-            if parts:
-                maps.setdefault(phase, {})[alpha] = many_runs.mean_cells(parts, value)
+def _plot_maps(value: str, tables: Tables) -> Figure:
+    parts_of: dict[str, dict[float, list[many_runs.Part]]] = {}
+    for found in tables.measured:
+        for part in found.parts:
+            if part.action == many_runs.ANY_ACTION and value in part.cell_means:
+                parts_of.setdefault(part.phase, {}).setdefault(found.unit.lpc_alpha, []).append(part)
+    maps = {
+        phase: {alpha: many_runs.mean_cells(parts, value) for alpha, parts in by_alpha.items()}
+        for phase, by_alpha in parts_of.items()
+    }
     if len(maps) > 1:
         maps.pop(many_runs.ALL_STEPS)
     sizes = {found.grid_size for found in tables.measured}
@@ -300,7 +297,7 @@ def _plot_maps(value: str, tables: Tables, width_in: float | None) -> Figure:
     known = [found.walls for found in tables.measured if found.walls is not None]
     is_known = size is not None and len(known) == len(tables.measured)
     walls = np.logical_and.reduce(known) if is_known else None
-    return alphas.plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
+    return alphas.plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False))
 
 
 def _plot_measures(plot: Callable[..., Figure], tables: Tables) -> Figure:
@@ -344,13 +341,11 @@ FIGURES = [  # they are drawn of `Tables`
         "lpc_maps",
         "Mean LPC in each cell, by phase and lpc_alpha, means over seeds",
         functools.partial(_plot_maps, "lpc"),
-        fits_width=True,
     ),
     PageFigure(
         "entropy_maps",
         "Mean entropy of the policy in each cell, by phase and lpc_alpha, means over seeds",
         functools.partial(_plot_maps, "entropy_nats"),
-        fits_width=True,
     ),
 ]
 

@@ -93,14 +93,9 @@ class PageFigure:
     name: str  # as --only takes it
     about: str  # what it shows, for its caption
     draw: Callable[..., Figure]
-    fits_width: bool = False  # whether `draw` takes `width_in`, the width that it will be brought to
     file: str = ""  # the name of its files, where that is not `name`
     is_extra: bool = False  # whether a script saves it only where --only names it
     command: str = ""  # what makes it again, where that is not the script of the page
-
-    def __call__(self, width_in: float | None = None) -> Figure:
-        """Draw it; width_in: None for a screen."""
-        return self.draw(width_in=width_in) if self.fits_width else self.draw()
 
     def of(self, *data: object) -> "PageFigure":
         """The figure of some data, which `draw` takes first."""
@@ -147,8 +142,7 @@ class Page:
 
     def files(self, name: str, export: Export) -> dict[str, bytes]:
         """Draw a figure; its files by name, as `files_of`."""
-        drawn = self.figures[name](export.width_in)
-        return files_of(drawn, self.stem(name), export, self.caption(name, export))
+        return files_of(self.figures[name].draw(), self.stem(name), export, self.caption(name, export))
 
     def archive(self, name: str, export: Export) -> bytes:
         """The files of a figure as a zip."""

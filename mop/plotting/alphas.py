@@ -23,7 +23,7 @@ from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_values, value_range
 from mop.plotting.hover import add_note
 from mop.plotting.measures import ENTROPY_CMAP
 from mop.plotting.panels import make_panels, render_matrix, set_title, wrap_panels
-from mop.plotting.sheets import LABEL_IN, MapGrid, Panel, draw_sheet, marks_legend, scale_legend
+from mop.plotting.sheets import LABEL_IN, MapGrid, Panel, Sheet, marks_legend, scale_legend
 from mop.plotting.style import HUES, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -315,7 +315,6 @@ def plot_phase_maps(
     grid_size: tuple[int, int] | None = None,
     walls: np.ndarray | None = None,
     title: str = "",
-    width_in: float | None = None,
 ) -> Figure:
     """A row for each phase, a column for each lpc_alpha, all maps on one scale.
 
@@ -337,13 +336,12 @@ def plot_phase_maps(
         if cells is None:
             return None
         shown, place = (cells.cells, cells.counts, cells.values), {"phase": phase, "lpc_alpha": alpha}
-        return grid.map(head, lambda ax, info: render_values(ax, *shown, info, scale, cmap, text, value, **place))
+        return grid.map(head, render_values, *shown, scale=scale, cmap=cmap, text=text, name=value, **place)
 
     rows = [[map_of(phase, alpha) for alpha in alphas] for phase in maps]
     labels = [
         f"{wrapped(phase, LABEL_IN)}\n{counted(sum(int(c.counts.sum()) for c in of_phase.values()), 'step')}"
         for phase, of_phase in maps.items()
     ]
-    legends = [scale_legend(scale, cmap, label, [cells.values for cells in found])]
-    legends.append(marks_legend(1, walls is not None, False))
-    return draw_sheet(rows, labels, grid.info, legends, title, width_in=width_in)
+    legends = [scale_legend(scale, cmap, label, [cells.values for cells in found]), marks_legend(1, grid)]
+    return Sheet(rows, labels, grid.info, legends, title)

@@ -3,9 +3,8 @@
 Axis letters: S steps, C grid cells that one of the two visited, L layers, E experts.
 """
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,19 +20,10 @@ from mop.analysis.routing_data import checked_weights
 from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compare_cells, pair_worlds, weights_by_size
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
-from mop.plotting.heatmaps import (
-    LPC_CMAP,
-    Scale,
-    corners_of,
-    draw_cells,
-    known_lpc,
-    render_lpc_heatmap,
-    render_routing_heatmap,
-    value_range,
-)
-from mop.plotting.maps import grid_of
-from mop.plotting.sheets import LABEL_IN, Legend, MapGrid, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
-from mop.plotting.style import expert_hues, expert_names, wrapped
+from mop.plotting.heatmaps import Scale, corners_of, draw_cells, render_lpc_heatmap, render_routing_heatmap
+from mop.plotting.maps import grid_of, lpc_colours
+from mop.plotting.sheets import LABEL_IN, Legend, MapGrid, Panel, Sheet, expert_legends, marks_legend
+from mop.plotting.style import Look, expert_looks, wrapped
 from mop.statistics.intervals import MIN_WORLDS
 
 # Teal and vermilion stay apart for colour-blind eyes, and are no experts' hues; the middle is a grey, not the white of
@@ -53,7 +43,7 @@ class _Row:
     layer: int  # -1 of the LPC
     sides: tuple[RoutingByPosition, RoutingByPosition]
     differences: dict[str, CellContrast]
-    looks: list[tuple[list[str], list[str]]]  # names and hues of the experts of each side
+    looks: list[Look]  # of the experts of each side
 
 
 class _Frame(NamedTuple):
@@ -61,7 +51,7 @@ class _Frame(NamedTuple):
 
     grid: MapGrid
     names: tuple[str, str]
-    scale: Scale  # of LPC
+    scale: Scale | None  # of LPC, where it is shown
     limits: dict[bool, float]  # of the differences of LPC, and of weights
 
 
@@ -81,7 +71,6 @@ def plot_difference(
     group_by: str = "overall",
     measure: str = ALL_MEASURES,
     max_groups: int = 8,
-    width_in: float | None = None,
 ) -> Figure:
     """Two policies and, in each cell, right minus left: of mean LPC, and of the mean weight of each size of expert.
 
@@ -89,7 +78,7 @@ def plot_difference(
     `difference_measures`, or all of them. Both sides share every scale. Differences are on a symmetric one, which ends
     at the largest of a cell with enough episodes; they are hatched where their 95 % interval holds 0 or a side has
     fewer than MIN_WORLDS episodes, and a triangle points to the side that alone was there. Worlds are paired as
-    `pair_worlds` says. Of more than max_groups groups the largest are shown. width_in: of the figure, as `draw_sheet`.
+    `pair_worlds` says. Of more than max_groups groups the largest are shown.
     """
     possible = difference_measures(left, right)
     if not possible:
@@ -100,21 +89,20 @@ def plot_difference(
     groups, remark = _common_groups(pair, group_by, max_groups)
     rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
     _check_sizes(left, right)
-    sides = [side for row in rows if row.layer < 0 for side in row.sides]
-    lpc, of_layers = [known_lpc(side) for side in sides], [row for row in rows if row.layer >= 0]
-    scale = value_range(lpc, [side.counts for side in sides]) if sides else (0.0, 1.0)
-    limits = {is_lpc: _limit([row for row in rows if (row.layer < 0) == is_lpc]) for is_lpc in (True, False)}
+    of_lpc, of_layers = [row for row in rows if row.layer < 0], [row for row in rows if row.layer >= 0]
+    limits, scale, legends = {True: _limit(of_lpc), False: _limit(of_layers)}, None, []
+    if of_lpc:
+        scale, legend = lpc_colours([side for row in of_lpc for side in row.sides])
+        legends += [legend, _difference_legend(limits[True], "mean LPC")]
+    if of_layers:
+        looks = [look for row in of_layers for look in row.looks]
+        legends += [*expert_legends(looks), _difference_legend(limits[False], "weight")]
     frame = _Frame(grid_of(left, right), names, scale, limits)
-    legends = (
-        [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limits[True], "mean LPC")] if lpc else []
-    )
-    looks = {str(look): expert_legend(*look, "dominant expert") for row in of_layers for look in row.looks}
-    legends += [*looks.values(), _difference_legend(limits[False], "weight")] if of_layers else []
-    legends.append(marks_legend(1, frame.grid.walls is not None, bool(of_layers)))
+    legends.append(marks_legend(1, frame.grid, bool(of_layers)))
     sheet = [_panels(row, frame) for row in rows]
-    sheet[0][:2] = [Panel(name, panel.draw) for name, panel in zip(names, sheet[0], strict=False)]
+    sheet[0][:2] = [replace(panel, title=name) for name, panel in zip(names, sheet[0], strict=False)]
     title, labels = _title(pair, remark), [row.label for row in rows]
-    return draw_sheet(sheet, labels, frame.grid.info, legends, title, width_in=width_in)
+    return Sheet(sheet, labels, frame.grid.info, legends, title)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -169,10 +157,7 @@ def _make_row(pair: Pair, masks: tuple[np.ndarray, np.ndarray], measure: str, la
         common = common_sizes(pair.left.header, pair.right.header)[layer]
         values = {f"GRU {size}" if size else "skip": [of_side[size] for of_side in weights] for size in common}
         layers = [checked_weights(data.steps) for data in both]
-        looks = [
-            (expert_names(data.header, of_side)[layer], expert_hues(data.header, of_side)[layer])
-            for data, of_side in zip(both, layers, strict=True)
-        ]
+        looks = [expert_looks(data.header, of_side)[layer] for data, of_side in zip(both, layers, strict=True)]
     differences = {name: compare_cells(pair, *of_both, *masks) for name, of_both in values.items()}
     steps = " / ".join(f"{side.num_steps:,}" for side in (left, right))
     text = f"{wrapped(label, LABEL_IN)}\n{measure}\n{steps} steps" if label else measure
@@ -185,19 +170,15 @@ def _make_row(pair: Pair, masks: tuple[np.ndarray, np.ndarray], measure: str, la
 def _panels(row: _Row, frame: _Frame) -> list[Panel]:
     """The maps of a row, both sides first."""
 
-    def side(number: int) -> Panel:
-        averaged = row.sides[number]
-        if row.layer < 0:
-            return frame.grid.map("", lambda ax, grid: render_lpc_heatmap(ax, averaged, grid, frame.scale))
-        look = row.looks[number]
-        return frame.grid.map("", lambda ax, grid: render_routing_heatmap(ax, averaged, grid, row.layer, *look))
-
-    def difference(name: str) -> Panel:
-        compared = row.differences[name]
-        draw = functools.partial(_render_difference, compared=compared, frame=frame, name=name, layer=row.layer)
-        return frame.grid.map(f"{name}, difference", lambda ax, grid: draw(ax))
-
-    return [side(0), side(1), *map(difference, row.differences)]
+    panels = []
+    if row.layer < 0:
+        panels += [frame.grid.map("", render_lpc_heatmap, side, scale=frame.scale) for side in row.sides]
+    for side, (names, hues) in zip(row.sides, row.looks, strict=False):  # there are no looks of LPC
+        panels.append(frame.grid.map("", render_routing_heatmap, side, layer=row.layer, names=names, hues=hues))
+    for name, compared in row.differences.items():
+        about = {"frame": frame, "name": name, "layer": row.layer}
+        panels.append(frame.grid.map(f"{name}, difference", _render_difference, compared, **about))
+    return panels
 
 
 def _limit(rows: Sequence[_Row]) -> float:
@@ -215,7 +196,9 @@ def _limit(rows: Sequence[_Row]) -> float:
     return 1.0  # no cell that both visited
 
 
-def _render_difference(ax: Axes, compared: CellContrast, frame: _Frame, name: str, layer: int) -> None:
+def _render_difference(
+    ax: Axes, compared: CellContrast, grid_info: dict[str, int], frame: _Frame, name: str, layer: int
+) -> None:
     """Draw right minus left of each cell; hatched where it is not clear, a triangle where only one side was."""
     means, cells, limit = compared.means, compared.cells, frame.limits[layer < 0]
     is_both, is_clear = means.is_known(1), means.is_clear(MIN_WORLDS)
@@ -226,7 +209,7 @@ def _render_difference(ax: Axes, compared: CellContrast, frame: _Frame, name: st
     texts = [_cell_text(name, of_cell, is_sure, frame) for of_cell, is_sure in zip(values, is_clear, strict=True)]
     where = {} if layer < 0 else {"layer": layer, "expert": name}
     counts = compared.left_steps + compared.right_steps
-    draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], frame.grid.info)
+    draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], grid_info)
     ax.add_collection(PolyCollection([*corners_of(cells[is_both & ~is_clear])], **_UNCLEAR), autolim=False)
     for marker, is_alone in (("<", compared.right_steps == 0), (">", compared.left_steps == 0)):
         ax.plot(*cells[is_alone].T, marker, color="#222222", markersize=4, scalex=False, scaley=False)

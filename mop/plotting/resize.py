@@ -6,8 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mop.plotting.sheets import SHEET_IN, Sheet
 from mop.plotting.style import wrapped
 
+_SHEET_SHARE = 0.6  # of the page for which maps are laid out: it brings 10 points to 6
 TEXT_PT = (6.0, 5.5, 5.0, 4.5, 4.0, 3.5, 3.0)  # least size of text, the first that fits; journals ask for 5 to 7 points
 _LARGEST_TEXT_PT = 18.0
 _TITLE_PT = 12.0
@@ -22,8 +24,10 @@ def fit_to_width(figure: Figure, width_in: float) -> None:
     Text shrinks less than the rest, to the first size of TEXT_PT at which no texts overlap that did not before, and
     none is cut off; where there is no such size, as much as the figure. Text that was smaller stays as it is.
     A figure that places its panels itself (constrained layout) keeps more of its height than of its width, which makes
-    room for that text.
+    room for that text; a sheet of maps is laid out anew before.
     """
+    if isinstance(figure, Sheet):
+        figure.lay_out(min(SHEET_IN, width_in / _SHEET_SHARE))
     share = width_in / figure.get_figwidth()
     if abs(share - 1) < 1e-6:
         return

@@ -4,8 +4,9 @@ Everything is placed in inches here: the sizes are known, and matplotlib's const
 seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from mop.analysis.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
 from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of, render_walls
 from mop.plotting.panels import log_ticks
-from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, Figure, counted, expert_cmap, wrapped
+from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, Figure, Look, counted, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
 _LINE_IN = 0.19  # height of a line of text
@@ -25,18 +26,10 @@ _AXIS_IN = 0.42  # tick labels and the name of an axis
 _GAP_IN = 0.22  # between neighbouring maps
 _CELL_IN = 0.45  # a cell is not larger
 _MAP_IN = (1.7, 2.7)  # the longer side of a map: least and most
-_FILLED_MAP_IN = (0.75, 4.5)  # the same where a width is given
-_SHEET_IN = 12.0  # width of a page: maps shrink to fit it, down to their least side
+_FILLED_MAP_IN = (0.75, 4.5)  # the same of a sheet that is to have a certain width
+SHEET_IN = 12.0  # width of a page: maps shrink to fit it, down to their least side
 _BETWEEN_IN = 0.3  # between legends
 _SWATCH_IN = 0.3  # width of a swatch of `marks_legend`
-
-
-def maps_in_a_row(width_in: float | None) -> int:
-    """How many maps stand side by side in a figure without groups: none smaller than the usual most, if they are two.
-
-    width_in: as `draw_sheet`.
-    """
-    return max(2, int(((width_in or _SHEET_IN) - _AXIS_IN - 0.1) / (_MAP_IN[1] + _GAP_IN)))
 
 
 @dataclass(frozen=True)
@@ -54,11 +47,11 @@ class MapGrid:
     info: dict[str, int]  # of `compute_grid_bounds`
     walls: np.ndarray | None
 
-    def map(self, title: str, render: Callable[[Axes, dict[str, int]], object]) -> Panel:
-        """A panel that draws a map, with the walls over it."""
+    def map(self, title: str, render: Callable[..., object], *what: Any, **look: Any) -> Panel:
+        """A panel that draws a map, with walls over it; render: takes axes, `what`, and `grid_info` with the look."""
 
         def draw(ax: Axes) -> None:
-            render(ax, self.info)
+            render(ax, *what, grid_info=self.info, **look)
             render_walls(ax, self.walls)
 
         return Panel(title, draw)
@@ -92,54 +85,71 @@ class _Columns:
         return self.left + column * self.slot + (self.slot - self.gap - self.map_width) / 2
 
 
-def draw_sheet(
-    rows: Sequence[Sequence[Panel | None]],
-    labels: Sequence[str],
-    grid_info: dict[str, int],
-    legends: Sequence[Legend],
-    title: str,
-    has_own_axes: bool = False,
-    width_in: float | None = None,
-) -> Figure:
-    """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above.
+class Sheet(Figure):
+    """A figure of maps, which can be laid out for another width."""
 
-    grid_info: the cells that every map shows, of `compute_grid_bounds`. Coordinates stand below the lowest map of each
-    column and to the left of the first column; the axes of the other maps are made invisible before `Panel.draw`.
-    has_own_axes: the columns show different grids, and grid_info is the largest; then y stands beside every column.
-    width_in: of the figure in inches; maps grow and shrink to fill it, but a cell is at most 0.45 inches wide and a map
-    at least 0.75. Without, maps are 1.7 to 2.7 inches wide on a page of 12.
-    """
-    columns = _columns(rows, labels, grid_info, has_own_axes, width_in)
-    legends_width, legends_height, corners = _place_legends(legends, max(width_in or _SHEET_IN, columns.right))
-    width = max(columns.right, legends_width, 4.0)
-    title = wrapped(title, width / 1.2 - 0.3)
-    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
-    titles = [[wrapped(panel.title, columns.slot - 0.1) if panel else "" for panel in row] for row in rows]
-    row_tops, bottom = _place_rows(titles, labels, title_height + legends_height, columns.map_height)
-    height = bottom + _AXIS_IN
+    def __init__(
+        self,
+        rows: Sequence[Sequence[Panel | None]],
+        labels: Sequence[str],
+        grid_info: dict[str, int],
+        legends: Sequence[Legend],
+        title: str,
+        has_own_axes: bool = False,
+    ):
+        """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above.
 
-    figure = Figure(figsize=(width, height))
-    if title:
-        figure.suptitle(title, y=1 - 0.08 / height, va="top", fontsize="large")
-    for number, (row, label, top) in enumerate(zip(rows, labels, row_tops, strict=True)):
-        if label:
-            x, middle = columns.left - _AXIS_IN - 0.18, 1 - (top + columns.map_height / 2) / height
-            figure.text(x / width, middle, label, ha="right", va="center", fontsize="medium")
-        for column, panel in enumerate(row):
-            if panel is None:
-                continue
-            ax = _add_axes(figure, columns.map_x(column), top, columns.map_width, columns.map_height)
-            ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
-            ax.yaxis.set_visible(column == 0 or has_own_axes)
-            panel.draw(ax)
-            ax.set_anchor("N")  # the first row of a smaller grid is level with those of the others
-            ax.set_title(titles[number][column], fontsize="medium", pad=4)
-            heading = panel.title or titles[0][column]  # where only the first row has titles
-            ax.set_label(", ".join(filter(None, (label, heading))))  # for `values_of`
-    for legend, (x, y) in zip(legends, corners, strict=True):  # last: the axes of a figure begin with its maps
-        x, y = x + (width - legends_width) / 2, y + title_height
-        legend.draw(_add_axes(figure, x + legend.left_in, y, legend.width_in, legend.height_in))
-    return figure
+        A single row without a label is wrapped. grid_info: the cells that every map shows, of `compute_grid_bounds`.
+        has_own_axes: the columns show different grids, and grid_info is the largest; then y stands beside every column.
+        """
+        super().__init__()
+        self._shown = rows, labels, grid_info, legends, title, has_own_axes
+        self.lay_out()
+
+    def lay_out(self, width_in: float | None = None) -> None:
+        """Draw everything anew. Without a width, maps are 1.7 to 2.7 inches wide on a page of 12.
+
+        With one, maps grow and shrink to fill it, but a cell is at most 0.45 inches wide and a map at least 0.75.
+        Coordinates stand below the lowest map of each column and to the left of the first column; the axes of the other
+        maps are made invisible before `Panel.draw`.
+        """
+        rows, labels, grid_info, legends, title, has_own_axes = self._shown
+        page_in = width_in or SHEET_IN
+        if len(rows) == 1 and not labels[0]:  # two maps side by side at least, else as many as have the usual most
+            most = max(2, int((page_in - _AXIS_IN - 0.1) / (_MAP_IN[1] + _GAP_IN)))
+            rows = [rows[0][start : start + most] for start in range(0, len(rows[0]), most)]
+            labels = [""] * len(rows)
+        columns = _columns(rows, labels, grid_info, has_own_axes, width_in)
+        legends_width, legends_height, corners = _place_legends(legends, max(page_in, columns.right))
+        width = max(columns.right, legends_width, 4.0)
+        title = wrapped(title, width / 1.2 - 0.3)
+        title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
+        titles = [[wrapped(panel.title, columns.slot - 0.1) if panel else "" for panel in row] for row in rows]
+        row_tops, bottom = _place_rows(titles, labels, title_height + legends_height, columns.map_height)
+        height = bottom + _AXIS_IN
+
+        self.clear()
+        self.set_size_inches(width, height)
+        if title:
+            self.suptitle(title, y=1 - 0.08 / height, va="top", fontsize="large")
+        for number, (row, label, top) in enumerate(zip(rows, labels, row_tops, strict=True)):
+            if label:
+                x, middle = columns.left - _AXIS_IN - 0.18, 1 - (top + columns.map_height / 2) / height
+                self.text(x / width, middle, label, ha="right", va="center", fontsize="medium")
+            for column, panel in enumerate(row):
+                if panel is None:
+                    continue
+                ax = _add_axes(self, columns.map_x(column), top, columns.map_width, columns.map_height)
+                ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
+                ax.yaxis.set_visible(column == 0 or has_own_axes)
+                panel.draw(ax)
+                ax.set_anchor("N")  # the first row of a smaller grid is level with those of the others
+                ax.set_title(titles[number][column], fontsize="medium", pad=4)
+                heading = panel.title or titles[0][column]  # where only the first row has titles
+                ax.set_label(", ".join(filter(None, (label, heading))))  # for `values_of`
+        for legend, (x, y) in zip(legends, corners, strict=True):  # last: the axes of a figure begin with its maps
+            x, y = x + (width - legends_width) / 2, y + title_height
+            legend.draw(_add_axes(self, x + legend.left_in, y, legend.width_in, legend.height_in))
 
 
 def expert_legend(names: Sequence[str], hues: Sequence[str], title: str) -> Legend:
@@ -166,7 +176,12 @@ def expert_legend(names: Sequence[str], hues: Sequence[str], title: str) -> Lege
     return Legend(1.5, 0.2 * num_experts, 1.25, 0.5, draw)
 
 
-def marks_legend(min_steps: int, has_walls: bool, has_ties: bool) -> Legend:
+def expert_legends(looks: Iterable[Look]) -> list[Legend]:
+    """A legend for each look of experts that differs from the others."""
+    return [expert_legend(*look, "dominant expert") for look in {str(look): look for look in looks}.values()]
+
+
+def marks_legend(min_steps: int, grid: MapGrid, has_ties: bool = False) -> Legend:
     """What else a cell can be: hatched, pale, not visited, a wall.
 
     min_steps: cells with fewer steps are left out; has_ties: the maps hatch cells where two experts are close.
@@ -174,7 +189,7 @@ def marks_legend(min_steps: int, has_walls: bool, has_ties: bool) -> Legend:
     left_out = "not visited" if min_steps <= 1 else f"fewer than {counted(min_steps, 'step')}"
     marks = {f"first two closer than {CLOSE:g}": "hatched"} if has_ties else {}
     marks |= {f"pale: fewer than {FULL_STEPS} steps": "pale"} if min_steps < FULL_STEPS else {}
-    marks |= {left_out: "dot"} | ({"wall": "wall"} if has_walls else {})
+    marks |= {left_out: "dot"} | ({"wall": "wall"} if grid.walls is not None else {})
 
     def draw(ax: Axes) -> None:
         width = _SWATCH_IN / 2.4
@@ -240,7 +255,7 @@ def _columns(
     left = (LABEL_IN if any(labels) else 0.0) + _AXIS_IN + 0.1
     gap = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
     num_columns, cells = max(map(len, rows)), (grid_info["grid_width"], grid_info["grid_height"])
-    longer_side = max(least, min(most, ((width_in or _SHEET_IN) - left) / num_columns - gap))
+    longer_side = max(least, min(most, ((width_in or SHEET_IN) - left) / num_columns - gap))
     cell = min(_CELL_IN, longer_side / max(cells))
     map_width, map_height = cells[0] * cell, cells[1] * cell
     slot = max(map_width, min(_MAP_IN[0], longer_side)) + gap

@@ -39,6 +39,7 @@ SIZE_HUES = {  # found by a search; test_style.py measures how far apart they ar
 BASELINE_HUE = "#b63b96"  # of the GRU baseline, whatever its size
 UNVISITED_COLOR = "#ffffff"  # the page: the fewer steps in a cell, the nearer its colour
 WALL_COLOR = "#222222"
+Look = tuple[list[str], list[str]]  # names and hues of the experts of a layer
 _PALEST = 0.55  # share of the hue at confidence 0: a tie of two experts is still clearly coloured
 _BEND = 0.6  # below 1: the ramp falls most where most weights are, little above 1/E
 
@@ -106,6 +107,11 @@ def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str
         pairs = zip(of_layer, letters, strict=True)
         names.append([f"GRU {size}{letter}" if size else f"skip{letter} (size 0)" for size, letter in pairs])
     return names
+
+
+def expert_looks(header: Mapping, layers: Sequence[np.ndarray]) -> list[Look]:
+    """Names and hues of the experts of each layer."""
+    return list(zip(expert_names(header, layers), expert_hues(header, layers), strict=True))
 
 
 def short_name(name: str) -> str:

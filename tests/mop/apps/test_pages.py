@@ -171,8 +171,8 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
     assert example_images(old, "overall") == {}
     assert set(analyses(old).values()) >= {"overall", "by_door_location"}
     assert list_episodes(old)[0] == {"world": 0, "mission": "", "steps": 20, "outcome": "", "path ratio": None}
-    for draw in action_figures(old):
-        assert f"`{run.remake}`" in refusal(draw)
+    for figure in action_figures(old):
+        assert f"`{run.remake}`" in refusal(figure.draw)
 
 
 def test_a_replaced_cache_is_read_anew(cache_dir):

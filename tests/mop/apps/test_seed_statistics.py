@@ -155,8 +155,8 @@ def test_one_seed_gives_numbers_without_intervals_and_says_so(tmp_path):
     assert tables.summary["mean"].notna().any() and tables.summary["low"].isna().all()
     assert "one seed at lpc_alpha 0: numbers without intervals" in tables.notes[0]
     assert "one seed, so no intervals" in title_of(tables) and in_numbers(tables)["low"].isna().all()
-    for name, drawing in page_of(tables).figures.items():
-        assert drawing().axes, name
+    for name, figure in page_of(tables).figures.items():
+        assert figure.draw().axes, name
 
 
 def test_figures_have_a_dot_for_each_seed(tables):
@@ -165,7 +165,7 @@ def test_figures_have_a_dot_for_each_seed(tables):
         *("measures_against_alpha", "measures_by_phase", "lpc_with_action_held", "correlations_by_phase"),
         *("variance_over_seeds", "variance_of_gates", "lpc_maps", "entropy_maps"),
     ]
-    figure = drawings["measures_against_alpha"]()
+    figure = drawings["measures_against_alpha"].draw()
     rows = pd.DataFrame(values_of(figure))
     dots = rows[(rows["measure"] == "lpc") & rows["seed"].notna()].sort_values(["lpc_alpha", "seed"])
     seeds = tables.seeds[(tables.seeds["phase"] == ALL_STEPS) & (tables.seeds["action"] == ANY_ACTION)]
@@ -177,7 +177,7 @@ def test_labels_stay_inside_and_apart(tables):
     """Also with many values of lpc_alpha, close to each other."""
     drawings = page_of(tables).figures
     for name in ("measures_against_alpha", "variance_over_seeds", "variance_of_gates", "lpc_maps"):
-        assert check_labels(drawings[name](), name) >= 10
+        assert check_labels(drawings[name].draw(), name) >= 10
     one = tables.seeds[tables.seeds["action"].isin([ANY_ACTION, "forward"])]
     assert check_labels(plot_lpc_with_action_held(one, tables.summary, "a title"), "one row") >= 10
     close = [tables.seeds.assign(lpc_alpha=alpha) for alpha in (0.0, 1e-6, 3e-6, 1e-5, 2e-5, 5e-5, 1e-3, 0.01)]
@@ -189,16 +189,16 @@ def test_figures_by_phase_have_its_columns(tables):
     phases = [phase for phase in dict.fromkeys(tables.seeds["phase"]) if phase != ALL_STEPS]
     assert len(phases) >= 3
     drawings = page_of(tables).figures
-    figure = drawings["measures_by_phase"]()
+    figure = drawings["measures_by_phase"].draw()
     assert len(figure.axes) == 4 * (1 + len(phases))
-    rows = pd.DataFrame(values_of(drawings["correlations_by_phase"]()))
+    rows = pd.DataFrame(values_of(drawings["correlations_by_phase"].draw()))
     means = rows[rows["seed"].isna() & (rows["phase"] == phases[0]) & (rows["measure"] == "r_entropy")]
     assert len(means) == 3 and means["low"].notna().all()
-    held = pd.DataFrame(values_of(drawings["lpc_with_action_held"]()))
+    held = pd.DataFrame(values_of(drawings["lpc_with_action_held"].draw()))
     assert set(held["measure"]) == {"lpc_difference"} and ANY_ACTION not in set(held["action"])
-    gates = pd.DataFrame(values_of(drawings["variance_of_gates"]()))
+    gates = pd.DataFrame(values_of(drawings["variance_of_gates"].draw()))
     assert set(gates["value"]) == set(tables.shares["value"]) and len(gates) == 3 * 13 * (4 + 1 + 3)
-    maps = pd.DataFrame(values_of(drawings["lpc_maps"]()))
+    maps = pd.DataFrame(values_of(drawings["lpc_maps"].draw()))
     assert set(maps["lpc_alpha"]) == set(ALPHAS) and set(maps["phase"]) == set(phases)
 
 
@@ -208,7 +208,7 @@ def test_any_grouping_can_be_the_phases(cache_dir):
     none = analyse(Asked(TASK, "none", ("cell",), cache_dir=str(cache_dir)))
     assert set(none.seeds["phase"]) == {ALL_STEPS} and none.phases is None
     assert set(none.seeds["action"]) > {ANY_ACTION}
-    refusal(page_of(none).figures["measures_by_phase"])
+    refusal(page_of(none).figures["measures_by_phase"].draw)
 
 
 def test_script_writes_tables_figures_and_what_is_left_out(cache_dir, tables, tmp_path, capsys):

@@ -62,7 +62,7 @@ def test_rows_that_belong_together_are_shown(data, tmp_path):
     assert [row["intervention"] for row in found] == [NONE, "lesion 0.1", "lesion 0.2"]
     page = use_and_need.matrix_page(run, found, data)
     (name,) = page.figures
-    assert [text.get_text() for text in page.figures[name]().axes[0].texts].count("-50.0") == 2
+    assert [text.get_text() for text in page.figures[name].draw().axes[0].texts].count("-50.0") == 2
     caption = page.caption(name, Export())
     assert "12 worlds" in caption and "Command: python intervene.py" in caption
     assert use_and_need.other_checkpoint(run, found, data) is None, "nothing is known"

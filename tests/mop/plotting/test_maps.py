@@ -8,18 +8,17 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import make_data, make_steps, random_data, three_visits
 
-from mop.analysis.groups import PHASES
 from mop.plotting.heatmaps import LPC_CMAP
 from mop.plotting.hover import values_of
 from mop.plotting.maps import (
     lpc_scale,
     plot_grouped_routing,
-    plot_lpc_by_phase,
     plot_map,
     plot_overall_routing,
     plot_routing_side_by_side,
 )
 from mop.plotting.measures import MEASURES, experts_of
+from mop.plotting.resize import fit_to_width, smallest_text_pt
 from mop.plotting.style import UNVISITED_COLOR, expert_cmap, size_hue
 from mop.statistics.information import entropy_nats
 
@@ -154,6 +153,21 @@ def carried():
     return make_data(steps, [WORLD, WORLD], SIZES)
 
 
+def test_narrow_maps_are_laid_out_anew_with_legible_text(carried):
+    for figure in (plot_overall_routing(carried), plot_grouped_routing(carried, "by_carrying")):
+        values, num_axes = values_of(figure), len(figure.axes)
+        for width_in in (6.75, 3.35):
+            fit_to_width(figure, width_in)
+            assert figure.get_figwidth() == pytest.approx(width_in)
+            assert smallest_text_pt(figure) >= (4.9 if width_in > 6 else 3.5)
+            assert values_of(figure) == values and len(figure.axes) == num_axes
+    tops = [ax.get_position().y1 for ax in plot_overall_routing(carried).axes[:3]]
+    narrow = plot_overall_routing(carried)
+    fit_to_width(narrow, 3.35)
+    assert len({f"{top:.3f}" for top in tops}) == 1, "beside each other on a page"
+    assert len({f"{ax.get_position().y1:.3f}" for ax in narrow.axes[:3]}) == 2, "in two rows of a column"
+
+
 def test_a_row_for_each_group_on_one_scale(carried):
     images = {"carrying": np.zeros((60, 110, 3), np.uint8)}
     figure = plot_grouped_routing(carried, "by_carrying", images)
@@ -172,34 +186,6 @@ def test_a_row_for_each_group_on_one_scale(carried):
         np.testing.assert_allclose(cell_color(ax, 4, 1), faded(colormaps[LPC_CMAP](value), 1), atol=0.01)
 
 
-def test_lpc_of_each_phase_is_drawn_on_one_scale():
-    phased = make_steps(
-        [[1, 1], [2, 1], [1, 1], [3, 1], [1, 1], [2, 1], [1, 1], [1, 1]],
-        lpc=np.arange(8) * 10.0,
-        episode=[0, 0, 0, 0, 1, 1, 2, 2],
-        t_step=[0, 1, 2, 3, 0, 1, 0, 1],
-        carrying=[False, True, True, False, False, True, False, False],
-    )
-    episodes = [{"t_unlocked": 2}, {"t_unlocked": None}, {"t_unlocked": None}]
-    figure = plot_lpc_by_phase(phased, episodes, grid_size=(5, 3), title="UnlockPickup")
-    *panels, colorbar, _ = figure.axes
-    assert [ax.get_title().split("\n")[0] for ax in panels] == list(PHASES)
-    # before the key: cell (1, 1) in steps 0, 4, 6, 7; carrying: (2, 1) in 1 and 5; opened: (1, 1); dropped: (3, 1)
-    means = [(1, 1, (0 + 40 + 60 + 70) / 4), (2, 1, 30.0), (1, 1, 20.0), (3, 1, 30.0)]
-    for ax, (x, y, mean) in zip(panels, means, strict=True):
-        count = int(hover_text(ax, x, y).split(", ")[-1].split()[0])
-        expected = faded(colormaps[LPC_CMAP]((mean - 20.0) / (42.5 - 20.0)), count)
-        np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=1e-6)
-        np.testing.assert_allclose(cell_color(ax, 4, 2), to_rgba(UNVISITED_COLOR))
-        assert f"mean LPC {mean:.0f}" in hover_text(ax, x, y)
-    assert colorbar.get_xlim() == (20.0, 42.5)
-    phased.carrying[:] = False
-    only_start = plot_lpc_by_phase(phased, [{"t_unlocked": None}] * 3)
-    assert len(only_start.axes) == 3  # phases without steps have no panel
-    phased.lpc = None
-    assert "lpc" in refusal(plot_lpc_by_phase, phased, episodes)
-
-
 def test_cells_with_few_steps_can_be_left_out_of_every_figure():
     data = random_data(12)
     figures = {
@@ -209,7 +195,6 @@ def test_cells_with_few_steps_can_be_left_out_of_every_figure():
         "grouped lpc": lambda n: plot_map(data, "LPC", "by_carrying", min_steps=n),
         "entropy": lambda n: plot_map(data, "action entropy", min_steps=n),
         "side by side": lambda n: plot_routing_side_by_side({"a": data}, min_steps=n),
-        "phases": lambda n: plot_lpc_by_phase(data.steps, data.episodes, min_steps=n),
     }
     for name, plot in figures.items():
         everything, some = (values_of(plot(n)) for n in (1, 5))
@@ -217,7 +202,7 @@ def test_cells_with_few_steps_can_be_left_out_of_every_figure():
         assert "fewer than 5 steps" in texts(plot(5).axes[-1].texts), name
         assert some and len(some) < len(everything), name
         assert "1000 steps" in refusal(plot, 1000)
-    assert len(figures) == 7
+    assert len(figures) == 6
 
 
 def test_walls_are_those_of_the_rooms_unless_a_step_was_there():
@@ -252,7 +237,6 @@ def test_figures_that_are_compared_share_a_scale():
         for figure, bar in (
             (plot_overall_routing(data, scale=scale), -2),
             (plot_map(data, "LPC", scale=scale), -3),
-            (plot_lpc_by_phase(data.steps, data.episodes, scale=scale), -2),
             (plot_routing_side_by_side({"a": data}, scale=scale), -2),
         ):
             assert figure.axes[bar].get_xlim() == pytest.approx(scale)

@@ -28,7 +28,6 @@ from plotting_utils import (
     plot_difference,
     plot_episode_routing,
     plot_grouped_routing,
-    plot_lpc_by_phase,
     plot_map,
     plot_overall_routing,
     plot_pathways,
@@ -59,7 +58,6 @@ FIGURES = {  # every figure of routing data
     "grouped_routing": lambda d: plot_grouped_routing(d, "by_key_phase", {"carrying the key": IMAGE}),
     "grouped_routing_of_long_labels": lambda d: plot_grouped_routing(d, "by_agent_and_target_quadrant"),
     "grouped_lpc": lambda d: plot_map(d, "LPC", "by_starting_room"),
-    "lpc_by_phase": lambda d: plot_lpc_by_phase(d.steps, d.episodes, d.episodes[0]["grid_size"], "a title"),
     "action_entropy": lambda d: plot_map(d, "action entropy", env_images={"all steps": IMAGE}),
     "episode_routing": lambda d: plot_episode_routing(d, 3),
     "routing_side_by_side": lambda d: plot_routing_side_by_side(
@@ -90,7 +88,7 @@ def test_labels_of_every_figure_stay_inside_and_apart(kind):
     data, num_texts = DATA[kind](), {}
     for name, plot in FIGURES.items():
         num_texts[name] = check_labels(plot(data), name)
-    assert len(num_texts) == 21 and min(num_texts.values()) >= 8
+    assert len(num_texts) == 20 and min(num_texts.values()) >= 8
 
 
 def test_documented_names_are_there():
