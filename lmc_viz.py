@@ -92,7 +92,11 @@ def _(choices, page, view):
 
 @app.cell
 def _(line_controls, show, view):
-    about_training = "## Training\n\nThe lines are fork points; a click on one shows the path between its children."
+    about_training = (
+        "## Training\n\nThe lines are fork points; a click on one shows the path between its children. A curve begins "
+        "with the first row of the log. The cross-entropy of an imitation run is of the states it visits: it rises "
+        "while the policy takes over from the bot (*bot share*)."
+    )
     elements.below_absent(
         view, mo.md(about_training), line_controls["curve"], show(f"training_{line_controls.value['curve']}")
     )

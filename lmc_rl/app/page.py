@@ -216,13 +216,13 @@ def several_controls(found: Mapping[str, str], shown: ShownExperiment, view: Vie
 
 
 def link_to_fork(view: View) -> Callable[[Mapping], str]:
-    """For `show_figure`: from a fork point in a figure to its path; what else the address says stays."""
+    """For `show_figure`: from a fork point to its path, a heading of the page; what else the address says stays."""
 
     def address(values: Mapping) -> str:
         if "fork" not in values or values["verdict"] == NOT_MEASURED:
             return ""
         run = {"run": values["run"]} if values.get("run") else {}
-        return view.here({**run, "fork": values["fork"]})
+        return f"{view.here({**run, 'fork': values['fork']})}#path"
 
     return address
 

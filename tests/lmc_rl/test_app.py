@@ -13,6 +13,7 @@ import pytest
 from browser import FIGURE, Page, opened, served
 from checks import refusal
 from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
+from playwright.sync_api import expect
 from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 
 from lmc_rl.analysis.lost_figures import plot_lost
@@ -273,8 +274,8 @@ def test_several_imitation_runs(of_lines):
 
 def test_links_keep_what_else_was_chosen():
     link = page.link_to_fork(View({"run": SAC_1, "seeds": "each", "fork": "2"}))
-    assert link({"fork": 0, "verdict": "barrier"}) == f"?run={SAC_1}&seeds=each&fork=0"
-    assert link({"fork": 1, "verdict": "barrier", "run": DDPG_2}) == f"?run={DDPG_2}&seeds=each&fork=1"
+    assert link({"fork": 0, "verdict": "barrier"}) == f"?run={SAC_1}&seeds=each&fork=0#path"
+    assert link({"fork": 1, "verdict": "barrier", "run": DDPG_2}) == f"?run={DDPG_2}&seeds=each&fork=1#path"
     assert link({"fork": 1, "verdict": NOT_MEASURED}) == link({"alpha": 0.5}) == ""
 
 
@@ -346,9 +347,11 @@ def walk_through(shown: Page, place: Path) -> str:
     mark = shown.page.locator(".figure i[data-text^='fork 2, at 50%']")
     mark.hover()
     assert "connected, B 1." in mark.evaluate("spot => getComputedStyle(spot, '::after').content")
+    shown.page.set_viewport_size({"width": 1440, "height": 700})
     mark.click()
     shown.names(f"{name}: path_fork_2")
     assert "fork=2" in shown.page.url
+    expect(shown.page.locator("#path")).to_be_in_viewport()
     assert any(text.startswith("alpha 0.50, episode ") for text in shown.shown_texts())
     shown.see("connected from")
     shown.undo(lambda: shown.choose("Curve", "critic loss"))
