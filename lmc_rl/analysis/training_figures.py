@@ -25,7 +25,10 @@ VERDICT_HUES = {CONNECTED: HUES["green"], BARRIER: HUES["vermilion"]}  # undecid
 NOT_MEASURED = "not measured yet"
 RETURN = "return"  # the curve of evaluations over that of the training episodes
 LOSS = "cross_entropy"  # the first curve of an imitation run
-_RETURNS = {"recent_return": "run, last 20 training episodes", "eval_return": "run"}  # column -> name of its line
+_RETURNS = {
+    "recent_return": "run, last 20 training episodes",
+    "eval_return": "run, evaluations",
+}  # column -> name of its line
 _STRIP = 0.012  # of the width of the axes, that shows the text of a fork point
 
 

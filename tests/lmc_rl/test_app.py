@@ -147,7 +147,7 @@ def test_a_training_marks_its_forks_and_their_children(choices):
     ]  # fmt: skip
     children = rows_of(figure, line="child 2")
     assert children[0]["env_steps"] == 3000 and len(children) == 18
-    assert len(rows_of(figure, line="run")) == 20
+    assert len(rows_of(figure, line="run, evaluations")) == 20
     assert curves_of(choices.shown.log) == ["return", "critic_loss", "actor_loss"]
     losses = page.draw_training(choices, "critic_loss")
     assert rows_of(losses, line="run")[0] == {"panel": "", "line": "run", "env_steps": 2000, "critic_loss": 45.0}
@@ -185,7 +185,7 @@ def test_several_runs_pooled_and_single(place):
     assert middle["share"] == pytest.approx(1 - FORKS[0.1] / LEARNED, abs=0.02)
     covered = 0
     for name, drawing in page.page_of(choices).figures.items():
-        figure = drawing()
+        figure = drawing.draw()
         assert values_of(figure) and boxes_of(figure), name
         covered += 1
     assert covered == 3 + 2 * 6 + 8
@@ -265,7 +265,7 @@ def test_several_imitation_runs(of_lines):
     for part in of_lines.shown.parts:
         for name, drawing in page.page_of(replace(of_lines, part=part)).figures.items():
             if part in ("every", "aligned") or name.startswith("path_"):
-                figure = drawing()
+                figure = drawing.draw()
                 assert values_of(figure) and boxes_of(figure), name
                 covered += 1
     assert covered == 2 * (4 + 5 + 6 * 2 + 1) + 3 * 5

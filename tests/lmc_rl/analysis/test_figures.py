@@ -1,10 +1,13 @@
 """What figures of forks show: room for early forks and little losses, and why something is missing."""
 
+from dataclasses import replace
+
 import numpy as np
 from figure_contents import texts
+from lmc_files import write_experiment
 
-from lmc_rl.analysis.lost_figures import beside, fork_axis, lost_axis
-from mop.plotting.panels import explain
+from lmc_rl.analysis.lost_figures import NONE_LEARNED, beside, fork_axis, lost_axis, plot_instability
+from lmc_rl.analysis.results import load_experiment, pooled_groups
 from mop.plotting.style import Figure
 
 
@@ -36,7 +39,21 @@ def test_markers_beside_a_fork_are_as_far_from_it_everywhere():
         np.testing.assert_allclose([place - left, right - place], 0.02 / 1.04, atol=1e-3)
 
 
-def test_what_is_missing_is_said():
-    ax = Figure().subplots()
-    explain(ax, "5 of 6 not shown")
-    assert texts(ax.texts) == ["5 of 6 not shown"]
+def test_forks_that_did_not_learn_are_said_to_be_missing(tmp_path):
+    """In the legend where some are, in the picture where all are."""
+    whole = load_experiment(write_experiment(tmp_path))
+
+    def drawn(*unlearned: str):
+        lines = [better_by_chance(line) if line.origin in unlearned else line for line in whole.lines]
+        figure = plot_instability(pooled_groups([replace(whole, lines=tuple(lines))]))
+        return texts(figure.legends[0].get_texts()), " ".join(texts(figure.axes[0].texts)).replace("\n", " ")
+
+    legend, said = drawn("0")
+    assert "chord barrier B; 3 of 4 forks learned" in legend and said == ""
+    legend, said = drawn("0", "1", "2", "3", "independent", "self")
+    assert "instability I; 0 of 4 forks learned" in legend and said == NONE_LEARNED
+
+
+def better_by_chance(line):
+    """The line with ends that are worse than a policy that acts at random."""
+    return replace(line, profiles={name: replace(own, chance=1e6) for name, own in line.profiles.items()})
