@@ -31,13 +31,10 @@ from mop.plotting.panels import (
     counts_text,
     draw_means,
     make_panels,
-    means_text,
-    means_values,
     over_episodes,
     render_bars,
     render_matrix,
     set_title,
-    share_ticks,
     wrap_panels,
 )
 from mop.plotting.style import (
@@ -46,7 +43,7 @@ from mop.plotting.style import (
     counted,
     describe,
     describe_groups,
-    expert_hues,
+    expert_looks,
     expert_names,
     open_frame,
     short_name,
@@ -72,16 +69,8 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
     figure, axes, _ = wrap_panels(len(shown), most_columns, 3.4, 2.2, 0.9, sharex=True, sharey=True)
     largest = np.fmax(means.mean, means.high)[shown].max()
     for ax, group in zip(axes, shown, strict=True):
-        render_bars(ax, means, group, len(ACTION_NAMES), "#0072B2")
-        ax.set_yticks(range(len(ACTION_NAMES)), ACTION_NAMES)
-        for action, name in enumerate(ACTION_NAMES):
-            text = f"{name}: {interval_text(*means.interval(group, action), '.1%')} of {counts_text(means, group)}"
-            values = {"group": groups.labels[group], "action": name, **means.numbers(group, action, "share")}
-            add_note(ax, 0, largest * 1.55, action - 0.5, action + 0.5, text, **values)
+        render_bars(ax, means, group, ACTION_NAMES, largest, {"group": groups.labels[group]}, "action")
         ax.set_title(f"{groups.labels[group]}, {counted(groups.counts[group], 'step')}", fontsize="medium", loc="left")
-        ax.set(xlim=(0, largest * 1.55), ylim=(len(ACTION_NAMES) - 0.4, -0.6))
-        share_ticks(ax, largest)
-        open_frame(ax)
     figure.supxlabel("share of the steps", fontsize="medium")
     suffix = "" if group_by == "overall" else describe_groups(groups, shown)
     set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
@@ -109,18 +98,11 @@ def plot_pathways(routing_data: RoutingData, max_pathways: int = 8) -> Figure:
     side = max(0.46 * shown, 1.6)
     figure = Figure(figsize=(4.6 + side + 1.6, side + 2.0), layout="constrained")
     bars, matrix = figure.subplots(1, 2, width_ratios=(3.4, side))
-    render_bars(bars, means, 0, shown, "#555555")
-    largest = np.fmax(means.mean, means.high).max()
-    for row, label in enumerate(labels):
-        text = f"{label}: {interval_text(*means.interval(0, row), '.1%')} of {counts_text(means, 0)}"
-        add_note(bars, 0, largest * 1.6, row - 0.5, row + 0.5, text, pathway=label, **means.numbers(0, row, "share"))
-    bars.set_yticks(range(shown), labels)
-    bars.set(xlabel="share of the steps", xlim=(0, largest * 1.6), ylim=(shown - 0.5, -0.5))
-    share_ticks(bars, largest)
+    render_bars(bars, means, 0, labels, np.fmax(means.mean, means.high).max(), {}, "pathway")
+    bars.set_xlabel("share of the steps")
     in_all = means.mean[0, :shown].sum()
     of_all = f"{shown} of {counted(len(pathways.counts), 'pathway')}, {in_all:.1%} of the steps"
     bars.set_title(of_all, fontsize="medium")
-    open_frame(bars)
     render_matrix(matrix, following, [[f"{100 * value:.0f}" if value else "" for value in line] for line in following])
     for row, column in np.ndindex(following.shape):
         share, count = float(following[row, column]), int(pathways.transitions[row, column])
@@ -259,17 +241,17 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
     """
     layers = checked_weights(routing_data.steps)
     check_not_empty(routing_data.steps.episode)
-    names, hues = expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers)
+    looks = expert_looks(routing_data.header, layers)
     figure, axes = make_panels(2, len(layers), 3.0, 2.0, extra_height=1.3, sharey="row")
-    for layer, weights in enumerate(layers):
+    for layer, (weights, (names, hues)) in enumerate(zip(layers, looks, strict=True)):
         over, under = axes[:, layer]
         shares = np.full(len(weights), 1 / len(weights))
-        for expert, (name, hue) in enumerate(zip(names[layer], hues[layer], strict=True)):
+        for expert, (name, hue) in enumerate(zip(names, hues, strict=True)):
             values, edges = np.histogram(np.clip(weights[:, expert], 0, 1), num_bins, (0, 1), weights=shares)
             style = {"color": hue, "linestyle": LINES[expert % len(LINES)], "linewidth": 1.8}
             over.stairs(values, edges, label=name, **style)
         over.set(xlabel="router weight", xlim=ALL_OF_0_TO_1)
-        _note_bins(over, layer, "weight", names[layer])
+        _note_bins(over, layer, "weight", names)
         over.set_title(f"layer {layer}", fontsize="medium", loc="left")
 
         entropy, most = entropy_nats(weights), math.log(weights.shape[1])
@@ -285,7 +267,7 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
             open_frame(ax)
     for ax in axes[:, 0]:
         ax.set_ylabel("share of the steps")
-    add_legend(figure, axes[0], names)
+    add_legend(figure, axes[0], looks)
     set_title(figure, describe(routing_data.header, routing_data.steps.episode))
     return figure
 
@@ -310,7 +292,7 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
     """
     layers = checked_weights(routing_data.steps)
     check_not_empty(routing_data.steps.episode)
-    names, hues = expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers)
+    looks = expert_looks(routing_data.header, layers)
     averaged = {}
     for kind, distance in distances_to_objects(routing_data).items():
         if np.isfinite(distance).any():
@@ -325,12 +307,11 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         distance = np.flatnonzero(counts >= min_steps)
         for layer, means in enumerate(of_layers):
             ax = axes[layer, column]
-            draw_means(ax, distance, means, distance, names[layer], hues[layer])
-            for cells in distance.tolist():
-                text = f"{counted(cells, 'cell')} to the {kind}: {means_text(names[layer], means, cells)}"
-                values = {"object": kind, "layer": layer, "distance": cells, **means_values(names[layer], means, cells)}
-                add_note(ax, cells - 0.5, cells + 0.5, 0, 1, text, **values)
-            ax.set(ylim=ALL_OF_0_TO_1)
+            notes = [
+                (f"{counted(cells, 'cell')} to the {kind}", {"object": kind, "layer": layer, "distance": cells})
+                for cells in distance.tolist()
+            ]
+            draw_means(ax, distance, means, distance, looks[layer], 0.5, notes)
             ax.tick_params(labelleft=column == 0)
             ax.set_title(f"layer {layer}, {kind}", fontsize="medium", loc="left")
         axes[-1, column].bar(distance, counts[distance], color="#777777")
@@ -343,7 +324,7 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
     for ax in axes[:-1, 0]:
         ax.set_ylabel("weight")
     axes[-1, 0].set_ylabel("steps there")
-    add_legend(figure, axes[:-1].ravel(), names)
+    add_legend(figure, axes[:-1].ravel(), looks)
     bands = {over_episodes("bands", of_layers[0]) for of_layers in averaged.values()}
     suffix = ", ".join([f"distances with {min_steps} steps or more", *filter(None, bands)])
     set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))

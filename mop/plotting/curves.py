@@ -20,15 +20,13 @@ from mop.plotting.panels import (
     legend_below,
     legend_columns,
     make_panels,
-    means_text,
-    means_values,
     over_episodes,
     set_title,
     steps_axis,
     weights_text,
     wrap_panels,
 )
-from mop.plotting.style import HUES, Figure, counted, describe, expert_hues, expert_names, isolated, open_frame
+from mop.plotting.style import HUES, Figure, counted, describe, expert_looks, isolated, open_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,21 +177,21 @@ def _legend_above(ax: Axes) -> int:
 def plot_episode_routing(routing_data: RoutingData, episode: int) -> Figure:
     """The router weights of each layer over one episode, stacked to 1, with the events of the episode as lines."""
     chosen, context = select_episode(routing_data, episode), routing_data.episodes[episode]
-    names, hues = expert_names(routing_data.header, chosen.routing), expert_hues(routing_data.header, chosen.routing)
+    looks = expert_looks(routing_data.header, chosen.routing)
     figure, axes = make_panels(len(chosen.routing), 1, 7.2, 1.3, extra_height=1.4, sharex=True)
     edges = np.append(chosen.t_step, chosen.t_step[-1] + 1)
-    for layer, (ax, weights) in enumerate(zip(axes[:, 0], chosen.routing, strict=True)):
+    for layer, (ax, weights, (names, hues)) in enumerate(zip(axes[:, 0], chosen.routing, looks, strict=True)):
         held = np.concatenate([weights, weights[-1:]])  # each weight counts until the next step
-        ax.stackplot(edges, held.T, step="post", labels=names[layer], colors=hues[layer])
+        ax.stackplot(edges, held.T, step="post", labels=names, colors=hues)
         for (name, time), style in zip(_times(chosen.events).items(), LINES, strict=False):
             ax.axvline(time, color="black", linewidth=1.8, linestyle=style, label=f"{name} (step {time})")
         for left, right, shares in zip(edges[:-1], edges[1:], weights, strict=True):
-            add_note(ax, left, right, 0, 1, f"step {left}, layer {layer}: {weights_text(names[layer], shares)}")
+            add_note(ax, left, right, 0, 1, f"step {left}, layer {layer}: {weights_text(names, shares)}")
         ax.set(ylabel="weight", ylim=(0, 1), xlim=(edges[0], edges[-1]))
         ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes[-1, 0].set_xlabel("step of the episode")
-    add_legend(figure, axes[:, 0], names)
+    add_legend(figure, axes[:, 0], looks)
     outcome = "" if "success" not in context else ", success" if context["success"] else ", failure"
     mission = f": {context['mission']}" if "mission" in context else ""
     set_title(figure, f"episode {episode}{mission}, {counted(len(chosen.t_step), 'step')}{outcome}")
@@ -202,23 +200,22 @@ def plot_episode_routing(routing_data: RoutingData, episode: int) -> Figure:
 
 def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) -> Figure:
     """Mean router weights against progress through the episode; the band is the 95 % interval over episodes."""
-    layers, progress = mean_weights_by_progress(routing_data, num_bins), (np.arange(num_bins) + 0.5) / num_bins
-    weights = [means.mean for means in layers]
-    names, hues = expert_names(routing_data.header, weights), expert_hues(routing_data.header, weights)
+    layers, parts = mean_weights_by_progress(routing_data, num_bins), np.arange(num_bins)
+    looks, half = expert_looks(routing_data.header, [means.mean for means in layers]), 0.5 / num_bins
+    progress = (parts + 0.5) / num_bins
     figure, axes = make_panels(1, len(layers), 3.0, 2.3, extra_height=1.2, sharey=True)
     for layer, (ax, means) in enumerate(zip(axes[0], layers, strict=True)):
-        draw_means(ax, progress, means, np.arange(num_bins), names[layer], hues[layer])
-        for part in np.flatnonzero(means.steps):
-            left, right = part / num_bins, (part + 1) / num_bins
-            text = f"{left:.0%} to {right:.0%} of the episode: {means_text(names[layer], means, part)}"
-            values = {"layer": layer, "progress": float(progress[part]), **means_values(names[layer], means, part)}
-            add_note(ax, left, right, 0, 1, text, **values)
-        ax.set(xlim=(0, 1), ylim=ALL_OF_0_TO_1, xlabel="progress through the episode")
+        notes = [
+            (f"{at - half:.0%} to {at + half:.0%} of the episode", {"layer": layer, "progress": at})
+            for at in progress.tolist()
+        ]
+        draw_means(ax, progress, means, parts, looks[layer], half, notes)
+        ax.set(xlim=(0, 1), xlabel="progress through the episode")
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
         open_frame(ax)
     axes[0, 0].set_ylabel("router weight")
-    add_legend(figure, axes[0], names)
+    add_legend(figure, axes[0], looks)
     set_title(figure, describe(routing_data.header, routing_data.steps.episode, over_episodes("bands", layers[0])))
     return figure
 

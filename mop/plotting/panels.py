@@ -1,6 +1,6 @@
 """Figures of several panels, and what their panels share: lines, legends, titles, matrices."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from matplotlib.scale import SymmetricalLogScale
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from mop.common.tables import interval_text
-from mop.plotting.style import Figure, counted, isolated, open_frame, short_name, wrapped
+from mop.plotting.hover import add_note
+from mop.plotting.style import HUES, Figure, Look, counted, isolated, open_frame, short_name, wrapped
 from mop.statistics.bootstrap import Means
 
 LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
 _LEAST_WIDTH_IN = 7.5  # of a figure, which is to fill a page though it has a single panel
+Words = tuple[str, dict[str, object]]  # of a note: its text, and numbers by name
 ALL_OF_0_TO_1 = (-0.03, 1.03)  # limits of an axis with room for a line on either end
 
 
@@ -44,9 +46,9 @@ def wrap_panels(
     return figure, shown, lowest
 
 
-def add_legend(figure: Figure, axes: Iterable[Axes], names: Sequence[Sequence[str]]) -> None:
+def add_legend(figure: Figure, axes: Iterable[Axes], looks: Sequence[Look]) -> None:
     """One legend below the panels where all layers have the same experts, else one in each panel."""
-    if any(name != names[0] for name in names):
+    if any(look != looks[0] for look in looks):
         for ax in axes:
             ax.legend(frameon=False, fontsize="small")
         return
@@ -114,46 +116,35 @@ def explain(ax: Axes, text: str) -> None:
     ax.text(0.97, 0.5, text, transform=ax.transAxes, ha="right", va="center", color="#555555", fontsize="small")
 
 
-def share_ticks(ax: Axes, largest: float) -> None:
-    """Ticks of x in percent, up to the largest share: the room beyond is for the numbers beside the bars."""
-    ticks = MaxNLocator(4).tick_values(0, largest)
-    ax.set_xticks([tick for tick in ticks if tick <= min(1.0, largest * 1.2)])
-    ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
-
-
 def weights_text(names: Sequence[str], weights: np.ndarray) -> str:
     """Weights (E,) of the experts with these names, for a text under the mouse: "skip 0.62 · GRU 16 0.38"."""
     pairs = zip(names, weights, strict=True)
     return " · ".join(f"{short_name(name)} {weight:.2f}" for name, weight in pairs)
 
 
-def means_text(names: Sequence[str], means: Means, group: int) -> str:
-    """Mean weights of a group and what they stand on: "skip 0.62 (0.58 to 0.66) · GRU 16 ..., 9 steps of 7 ..."."""
-    weights = [
-        f"{short_name(name)} {interval_text(*means.interval(group, expert), '.2f')}"
-        for expert, name in enumerate(names)
-    ]
-    return f"{' · '.join(weights)}, {counts_text(means, group)}"
-
-
-def means_values(names: Sequence[str], means: Means, group: int) -> dict[str, float | int]:
-    """The same as numbers, by name: "steps", "episodes", and "skip", "skip low", "skip high" of each expert."""
-    values = {"steps": int(means.steps[group]), "episodes": int(means.episodes[group])}
-    for expert, name in enumerate(map(short_name, names)):
-        mean, low, high = means.interval(group, expert)
-        values |= {name: mean, f"{name} low": low, f"{name} high": high}
-    return values
-
-
 def draw_means(
-    ax: Axes, x: np.ndarray, means: Means, groups: np.ndarray, names: Sequence[str], hues: Sequence[str]
+    ax: Axes, x: np.ndarray, means: Means, groups: np.ndarray, look: Look, half: float, about: Iterable[Words]
 ) -> None:
-    """A line for each expert over x (G,): its mean weight in some groups (G,) of the steps, with bands."""
-    for expert, (name, hue) in enumerate(zip(names, hues, strict=True)):
+    """A line for each expert over x (G,): its mean weight in some groups (G,) of the steps, with bands.
+
+    half: of the distance between neighbours; about: each group in words and in numbers.
+    """
+    names = [short_name(name) for name in look[0]]
+    for expert, (name, hue) in enumerate(zip(*look, strict=True)):
         mean, low, high = (part[groups, expert] for part in (means.mean, means.low, means.high))
         ax.fill_between(x, low, high, color=hue, alpha=0.3, linewidth=0)
         dots: dict[str, Any] = {"marker": "o", "markersize": 4, "markevery": isolated(mean).tolist()}
         ax.plot(x, mean, color=hue, linestyle=LINES[expert % len(LINES)], linewidth=1.8, label=name, **dots)
+    for at, group, (where, values) in zip(x.tolist(), groups.tolist(), about, strict=True):
+        if not means.steps[group]:
+            continue
+        intervals = {name: means.interval(group, expert) for expert, name in enumerate(names)}
+        text = " · ".join(f"{name} {interval_text(*interval, '.2f')}" for name, interval in intervals.items())
+        values = values | {"steps": int(means.steps[group]), "episodes": int(means.episodes[group])}
+        for name, (mean, low, high) in intervals.items():
+            values |= {name: mean, f"{name} low": low, f"{name} high": high}
+        add_note(ax, at - half, at + half, 0, 1, f"{where}: {text}, {counts_text(means, group)}", **values)
+    ax.set_ylim(ALL_OF_0_TO_1)
 
 
 def counts_text(means: Means, group: int) -> str:
@@ -166,17 +157,28 @@ def over_episodes(mark: str, means: Means) -> str:
     return f"{mark}: 95 % over episodes" if np.isfinite(means.low).any() else ""
 
 
-def render_bars(ax: Axes, means: Means, group: int, num_shown: int, color: str) -> None:
+def render_bars(
+    ax: Axes, means: Means, group: int, names: Sequence[str], largest: float, about: Mapping[str, str], kind: str
+) -> None:
     """Horizontal bars of the first shares of a group, with whiskers for their intervals and numbers beside them.
 
-    Bars are at 0, 1, ...; the numbers are steps.
+    largest: share of all panels; about, kind: what the numbers say of the group, and what a name is there.
     """
-    share, low, high = (part[group, :num_shown] for part in (means.mean, means.low, means.high))
-    ax.barh(range(num_shown), share, color=color)
-    ax.errorbar(share, range(num_shown), xerr=[share - low, high - share], fmt="none", ecolor="black", elinewidth=1)
-    for place, (value, end) in enumerate(zip(share, np.fmax(share, high), strict=True)):
-        text = f" {value:.1%} ({round(value * means.steps[group]):,})"
-        ax.text(end, place, text, va="center", fontsize="small")
+    rows = range(len(names))
+    share, low, high = (part[group, : len(names)] for part in (means.mean, means.low, means.high))
+    ax.barh(rows, share, color=HUES["blue"])
+    ax.errorbar(share, rows, xerr=[share - low, high - share], fmt="none", ecolor="black", elinewidth=1)
+    for row, (name, value, end) in enumerate(zip(names, share, np.fmax(share, high), strict=True)):
+        ax.text(end, row, f" {value:.1%} ({round(value * means.steps[group]):,})", va="center", fontsize="small")
+        text = f"{name}: {interval_text(*means.interval(group, row), '.1%')} of {counts_text(means, group)}"
+        numbers = {**about, kind: name} | means.numbers(group, row, "share")
+        add_note(ax, 0, largest * 1.6, row - 0.5, row + 0.5, text, **numbers)
+    ax.set_yticks(rows, names)
+    ax.set(xlim=(0, largest * 1.6), ylim=(len(names) - 0.5, -0.5))
+    ticks = MaxNLocator(4).tick_values(0, largest)  # the room beyond is for the numbers beside the bars
+    ax.set_xticks([tick for tick in ticks if tick <= min(1.0, largest * 1.2)])
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    open_frame(ax)
 
 
 def render_matrix(ax: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> AxesImage:
