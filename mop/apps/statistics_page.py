@@ -12,10 +12,8 @@ from matplotlib.figure import Figure
 
 from mop.analysis import many_runs
 from mop.analysis.actions import hold_action
-from mop.analysis.cells import wall_cells
 from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
 from mop.analysis.groups import GROUPINGS
-from mop.analysis.routing_data import whole_of
 from mop.apps.runs import Run, file_version, load_routing
 from mop.apps.samples import AUTO_PHASES, NO_PHASES, Asked, LeftOut, Unit, choose_units, count_reasons, reason_of
 from mop.apps.template import Page, PageFigure
@@ -24,6 +22,7 @@ from mop.artifacts.run_paths import PLOTS_DIR, task_folder
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting import alphas
+from mop.plotting.maps import common_size, common_walls, walls_of, world_size
 from mop.plotting.style import counted
 from mop.statistics.bootstrap import EpisodeSums, OverSeeds, mean_over_seeds
 
@@ -103,10 +102,8 @@ def _measured(unit: Unit, phases: str | None, state: tuple[str, ...], action: st
         shares = _explain(held, phases)
     except InputError as error:
         notes.append(f"no variance explained: {error}")
-    sizes = {tuple(episode.get("grid_size") or ()) for episode in data.episodes}
-    size = sizes.pop() if len(sizes) == 1 and () not in sizes else None
-    walls = None if size is None else wall_cells(whole_of(data).steps, data.episodes)
-    return Measured(unit, parts, shares, notes, size, walls)
+    size = world_size(data)
+    return Measured(unit, parts, shares, notes, size, None if size is None else walls_of(data))
 
 
 def _explain(data: RoutingData, phases: str | None) -> list[dict[str, object]]:
@@ -292,11 +289,8 @@ def _plot_maps(value: str, tables: Tables) -> Figure:
     }
     if len(maps) > 1:
         maps.pop(many_runs.ALL_STEPS)
-    sizes = {found.grid_size for found in tables.measured}
-    size = sizes.pop() if len(sizes) == 1 else None
-    known = [found.walls for found in tables.measured if found.walls is not None]
-    is_known = size is not None and len(known) == len(tables.measured)
-    walls = np.logical_and.reduce(known) if is_known else None
+    size = common_size(found.grid_size for found in tables.measured)
+    walls = None if size is None else common_walls([found.walls for found in tables.measured])
     return alphas.plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False))
 
 

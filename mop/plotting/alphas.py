@@ -6,7 +6,6 @@ interval it is that of Student's t over seeds.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,9 +70,9 @@ def plot_measures_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", title
     The path ratio of a phase is its part of the whole; it has no success.
     """
     phases = [ALL_STEPS, *_phases(seeds)]
-    rows = {name: label for name, label in MEASURES.items() if _is_known(seeds, _Field(name, phases[1]))}
-    grid = [[_Field(name, phase) for phase in phases] for name in rows]
-    return _labelled(*_panels(seeds, summary, grid, title), list(rows.values()), phases)
+    known = {name: label for name, label in MEASURES.items() if _is_known(seeds, _Field(name, phases[1]))}
+    rows = {label: [_Field(name, phase) for phase in phases] for name, label in known.items()}
+    return _panels(seeds, summary, rows, title)[0]
 
 
 def plot_correlations_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
@@ -81,16 +80,16 @@ def plot_correlations_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", t
 
     Means and intervals are of Fisher's z over seeds.
     """
-    rows = {name: label for name, label in CORRELATIONS.items() if name in seeds and seeds[name].notna().any()}
-    if not rows:
+    known = {name: label for name, label in CORRELATIONS.items() if name in seeds and seeds[name].notna().any()}
+    if not known:
         raise InputError("no correlation of these runs is known: neither the entropy nor a distance varies with LPC")
     phases = [ALL_STEPS, *_phases(seeds, is_needed=False)]
-    grid = [[_Field(name, phase) for phase in phases] for name in rows]
-    figure, axes = _panels(seeds, summary, grid, title)
+    rows = {f"r of LPC and {label}": [_Field(name, phase) for phase in phases] for name, label in known.items()}
+    figure, axes = _panels(seeds, summary, rows, title)
     for line in axes:
         line[0].set_ylim(-1.05, 1.05)
     _mark_zero(axes)
-    return _labelled(figure, axes, [f"r of LPC and {label}" for label in rows.values()], phases)
+    return figure
 
 
 def plot_lpc_with_action_held(seeds: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
@@ -108,12 +107,12 @@ def plot_lpc_with_action_held(seeds: "pd.DataFrame", summary: "pd.DataFrame", ti
     alone = [action for action in ACTION_NAMES if action in set(in_phases["action"]) - known]
     if alone:
         title = f"{title}; in one phase only, and not shown: {', '.join(alone)}"
-    grid = [[_Field(name, phase, action) for phase in phases] for action in actions]
-    figure, axes = _panels(seeds, summary, grid, title)
+    rows = {action: [_Field(name, phase, action) for phase in phases] for action in actions}
+    figure, axes = _panels(seeds, summary, rows, title)
     _mark_zero(axes)
     about = "LPC in this phase minus that in the others, of the same action"
     figure.supylabel(wrapped(about, figure.get_figheight() - 0.6), fontsize="medium")
-    return _labelled(figure, axes, actions, phases)
+    return figure
 
 
 def plot_explained_over_seeds(shares: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
@@ -188,15 +187,17 @@ def _share(share: float) -> str:
 
 
 def _panels(
-    seeds: "pd.DataFrame",
-    summary: "pd.DataFrame",
-    grid: Sequence[Sequence[_Field]],
-    title: str,
+    seeds: "pd.DataFrame", summary: "pd.DataFrame", rows: Mapping[str, Sequence[_Field]], title: str
 ) -> tuple[Figure, np.ndarray]:
-    """A panel for each field of a grid, with the dots of the seeds, their means and intervals."""
-    figure, axes = make_panels(len(grid), len(grid[0]), _WIDTH_IN, _HEIGHT_IN, 1.0, sharex=True, sharey="row")
-    for ax, field in zip(axes.ravel(), chain(*grid), strict=True):
-        _draw_field(ax, seeds, summary, field)
+    """A panel for each field of some rows, by their names, with the dots of the seeds, their means and intervals."""
+    phases = [field.phase for field in next(iter(rows.values()))]
+    figure, axes = make_panels(len(rows), len(phases), _WIDTH_IN, _HEIGHT_IN, 1.0, sharex=True, sharey="row")
+    for line, (label, fields) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(wrapped(label, _HEIGHT_IN))
+        for ax, field in zip(line, fields, strict=True):
+            _draw_field(ax, seeds, summary, field)
+    for ax, phase in zip(axes[0], phases, strict=True):
+        ax.set_title(phase, fontsize="medium", loc="left")
     figure.supxlabel("lpc_alpha", fontsize="medium")
     set_title(figure, title)
     return figure, axes
@@ -253,15 +254,6 @@ def text_of_mean(found: Mapping, form: str = ".4g") -> str:
 def _mark_zero(axes: np.ndarray) -> None:
     for ax in axes.ravel():
         ax.axhline(0, color="#666666", linewidth=0.9, zorder=0)
-
-
-def _labelled(figure: Figure, axes: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Names of the rows left of the first column, of the columns above the first row."""
-    for ax, label in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel(wrapped(label, _HEIGHT_IN))
-    for ax, column in zip(axes[0], columns, strict=True):
-        ax.set_title(column, fontsize="medium", loc="left")
-    return figure
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compar
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import Scale, corners_of, draw_cells, render_lpc_heatmap, render_routing_heatmap
-from mop.plotting.maps import grid_of, lpc_colours
+from mop.plotting.maps import grid_of, lpc_colours, world_size
 from mop.plotting.sheets import LABEL_IN, Legend, MapGrid, Panel, Sheet, expert_legends, marks_legend
 from mop.plotting.style import Look, expert_looks, wrapped
 from mop.statistics.intervals import MIN_WORLDS
@@ -110,12 +110,10 @@ def plot_difference(
 
 def _check_sizes(left: RoutingData, right: RoutingData) -> None:
     """Refuse worlds of different sizes."""
-    sizes = [
-        {tuple(episode["grid_size"]) for episode in data.episodes if episode.get("grid_size")} for data in (left, right)
-    ]
-    if all(len(of_side) == 1 for of_side in sizes) and sizes[0] != sizes[1]:
-        shapes = [" x ".join(map(str, *of_side)) for of_side in sizes]
-        raise InputError(f"the worlds have {shapes[0]} and {shapes[1]} cells: no cell of one is a cell of the other")
+    sizes = [size for data in (left, right) if (size := world_size(data)) is not None]
+    if len(set(sizes)) == 2:
+        shapes = " and ".join(f"{width} x {height}" for width, height in sizes)
+        raise InputError(f"the worlds have {shapes} cells: no cell of one is a cell of the other")
 
 
 def _common_groups(

@@ -316,15 +316,31 @@ def grid_of(*runs: RoutingData) -> MapGrid:
 
     Walls are those of every world.
     """
-    sizes = {tuple(episode.get("grid_size") or ()) for data in runs for episode in data.episodes}
-    size = next(iter(sizes)) if len(sizes) == 1 else ()
-    info = compute_grid_bounds(np.concatenate([checked_positions(data.steps.position) for data in runs]), size or None)
-    if not size:
-        return MapGrid(info, None)
-    # of whole episodes: a part may not pass a missing wall
-    walls = [wall_cells(whole_of(data).steps, data.episodes) for data in runs]
-    known = [of_run for of_run in walls if of_run is not None]
-    return MapGrid(info, np.logical_and.reduce(known) if len(known) == len(runs) else None)
+    size = common_size(world_size(data) for data in runs)
+    info = compute_grid_bounds(np.concatenate([checked_positions(data.steps.position) for data in runs]), size)
+    return MapGrid(info, None if size is None else common_walls([walls_of(data) for data in runs]))
+
+
+def world_size(routing_data: RoutingData) -> tuple[int, int] | None:
+    """Width and height of all worlds, None where they are not known or differ."""
+    return common_size(tuple(episode.get("grid_size") or ()) or None for episode in routing_data.episodes)
+
+
+def common_size(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """The size that all have, if there is one."""
+    found = set(sizes)
+    return found.pop() if len(found) == 1 else None
+
+
+def walls_of(routing_data: RoutingData) -> np.ndarray | None:
+    """The walls (H, W) bool of all worlds, as whole episodes show them: a part may not pass a missing wall."""
+    return wall_cells(whole_of(routing_data).steps, routing_data.episodes)
+
+
+def common_walls(walls: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Where all have walls, None where one is not known."""
+    known = [of_one for of_one in walls if of_one is not None]
+    return np.logical_and.reduce(known) if len(known) == len(walls) else None
 
 
 def _title(routing_data: RoutingData, filter_fn: StepFilter, suffix: str = "") -> str:

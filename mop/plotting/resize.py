@@ -1,8 +1,9 @@
 """A figure at another width, such as that of a column of a paper, with text that can still be read."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -31,7 +32,12 @@ def fit_to_width(figure: Figure, width_in: float) -> None:
     share = width_in / figure.get_figwidth()
     if abs(share - 1) < 1e-6:
         return
-    before, title, resize = _crowding(figure), figure.get_suptitle(), _text_resizer(figure)
+    before, title = _crowding(figure), figure.get_suptitle()
+    texts = [(text, float(text.get_fontsize())) for text in figure.findobj(Text)]
+    ticks = []
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        size = next((float(label.get_fontsize()) for label in axis.get_ticklabels()), _TICK_LABEL_PT)
+        ticks.append((axis, size, axis.get_tick_params().get("length", _TICK_LENGTH_PT)))
     has_layout = figure.get_layout_engine() is not None
     figure.set_size_inches(width_in, figure.get_figheight() * (share**0.5 if has_layout and share < 1 else share))
     for artist in figure.findobj(lambda artist: hasattr(artist, "set_linewidth") and hasattr(artist, "get_linewidth")):
@@ -41,7 +47,7 @@ def fit_to_width(figure: Figure, width_in: float) -> None:
         points.set_markersize(points.get_markersize() * max(share, 0.4))
         points.set_markeredgewidth(points.get_markeredgewidth() * max(share, 0.5))
     for least in (*TEXT_PT, 0.0):
-        resize(lambda size, least=least: _text_size(size, share, least))
+        _resize_texts(texts, ticks, share, least)
         if title:
             size = _text_size(_TITLE_PT, share, least)
             figure.suptitle(wrapped(" ".join(title.split()), (width_in - 0.3) * 10 / size), fontsize=size)
@@ -61,26 +67,19 @@ def _text_size(size: float, share: float, least: float) -> float:
     return max(size * share, min(size, least))
 
 
-def _text_resizer(figure: Figure) -> Callable[[Callable[[float], float]], None]:
-    """What gives each text of a figure the size that a function makes of its size now."""
-    texts = [(text, float(text.get_fontsize())) for text in figure.findobj(Text)]
-    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    ticks = []
-    for axis in axes:
-        sizes = [float(label.get_fontsize()) for label in axis.get_ticklabels()][:1]
-        ticks.append((axis, sizes, axis.get_tick_params().get("length", _TICK_LENGTH_PT)))
+def _resize_texts(
+    texts: Sequence[tuple[Text, float]], ticks: Sequence[tuple[Axis, float, float]], share: float, least: float
+) -> None:
+    """Give texts the sizes of a figure that gets this share of its width; texts: with their sizes before.
 
-    def resize(new_size: Callable[[float], float]) -> None:
-        for text, size in texts:
-            text.set_fontsize(new_size(size))
-        for axis, sizes, length in ticks:  # their texts are made anew when the figure is drawn
-            for size in sizes or [_TICK_LABEL_PT]:
-                share = min(new_size(size) / _TICK_LABEL_PT, 1.0)
-                axis.set_tick_params(
-                    which="both", labelsize=new_size(size), length=length * share, width=_TICK_WIDTH_PT * share
-                )
-
-    return resize
+    ticks: axes, whose texts are made anew when the figure is drawn, with the sizes of these and the lengths of ticks.
+    """
+    for text, size in texts:
+        text.set_fontsize(_text_size(size, share, least))
+    for axis, size, length in ticks:
+        new_size = _text_size(size, share, least)
+        shrunk = min(new_size / _TICK_LABEL_PT, 1.0)
+        axis.set_tick_params("both", labelsize=new_size, length=length * shrunk, width=_TICK_WIDTH_PT * shrunk)
 
 
 def _crowding(figure: Figure) -> set[tuple[str, ...]]:

@@ -72,46 +72,41 @@ def size_hue(size: int) -> str:
     return to_hex(tuple(hsv_to_rgb((turn, 0.85, 0.55 + 0.3 * depth))))
 
 
-def expert_hues(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
-    """The full hue of each expert of each layer: L lists of E_l hex colours.
+def expert_looks(header: Mapping, layers: Sequence[np.ndarray]) -> list[Look]:
+    """Names and full hues (hex) of the experts of each layer, by their sizes, else by their numbers.
 
-    A hue tells the size: the skip is grey, each size has one of its own, the GRU baseline another. Of several experts
-    of one size, each is darker than the one before. Where no sizes are known, experts take the hues of SIZE_HUES in
-    order. Arguments and errors as `expert_names`.
+    header: of the routing data, with the sizes as `expert_hidden_sizes`; layers: L arrays (..., E_l). The skip is grey,
+    each size has a hue of its own, the GRU baseline another. Several experts of one size in a layer are "GRU 32a",
+    "GRU 32b", each darker than the one before. Where no sizes are known, experts take the hues of SIZE_HUES in order.
     """
     sizes = _sizes(header, layers)
     if sizes is None:
         hues = [*SIZE_HUES.values(), *(size_hue(index) for index in range(300, 400))]
-        return [hues[: weights.shape[-1]] for weights in layers]
+        counts = [weights.shape[-1] for weights in layers]
+        return [([f"expert {index}" for index in range(count)], hues[:count]) for count in counts]
     if is_baseline(header):
-        return [[BASELINE_HUE] * len(of_layer) for of_layer in sizes]
-    return [
-        [_darker(size_hue(size), rank / of_layer.count(size)) for size, rank in _ranked(of_layer)] for of_layer in sizes
-    ]
+        return [([f"baseline GRU {size}" for size in of_layer], [BASELINE_HUE] * len(of_layer)) for of_layer in sizes]
+    return [_looks_by_size(of_layer) for of_layer in sizes]
+
+
+def _looks_by_size(sizes: Sequence[int]) -> Look:
+    names, hues = [], []
+    for index, size in enumerate(sizes):
+        rank, count = sizes[:index].count(size), sizes.count(size)  # how often it came before, and comes
+        letter = chr(ord("a") + rank) if count > 1 else ""
+        names.append(f"GRU {size}{letter}" if size else f"skip{letter} (size 0)")
+        hues.append(to_hex(tuple((1 - 0.7 * rank / count) * np.array(to_rgb(size_hue(size))))))
+    return names, hues
+
+
+def expert_hues(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
+    """The hues of `expert_looks`: L lists of E_l hex colours."""
+    return [hues for _, hues in expert_looks(header, layers)]
 
 
 def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
-    """What the experts of each layer are called: by their sizes, or by their numbers where no sizes are known.
-
-    header: of the routing data, with the sizes as `expert_hidden_sizes`; layers: L arrays (..., E_l). Several experts
-    of one size in a layer are "GRU 32a", "GRU 32b".
-    """
-    sizes = _sizes(header, layers)
-    if sizes is None:
-        return [[f"expert {index}" for index in range(weights.shape[-1])] for weights in layers]
-    if is_baseline(header):
-        return [[f"baseline GRU {size}" for size in of_layer] for of_layer in sizes]
-    names = []
-    for of_layer in sizes:
-        letters = [chr(ord("a") + rank) if of_layer.count(size) > 1 else "" for size, rank in _ranked(of_layer)]
-        pairs = zip(of_layer, letters, strict=True)
-        names.append([f"GRU {size}{letter}" if size else f"skip{letter} (size 0)" for size, letter in pairs])
-    return names
-
-
-def expert_looks(header: Mapping, layers: Sequence[np.ndarray]) -> list[Look]:
-    """Names and hues of the experts of each layer."""
-    return list(zip(expert_names(header, layers), expert_hues(header, layers), strict=True))
+    """The names of `expert_looks`."""
+    return [names for names, _ in expert_looks(header, layers)]
 
 
 def short_name(name: str) -> str:
@@ -135,15 +130,6 @@ def _sizes(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[int]] | N
         if num_sizes != num_experts:
             raise InputError(f"layer {layer} has {counted(num_experts, 'expert')}, and {num_sizes} sizes are given")
     return [list(of_layer) for of_layer in sizes[: len(layers)]]
-
-
-def _ranked(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Each size of a layer with how often it came before."""
-    return [(size, sizes[:index].count(size)) for index, size in enumerate(sizes)]
-
-
-def _darker(hue: str, share: float) -> str:
-    return to_hex(tuple((1 - 0.7 * share) * np.array(to_rgb(hue))))
 
 
 def isolated(values: np.ndarray) -> np.ndarray:
