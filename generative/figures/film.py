@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from mop.common.errors import InputError
-from mop.plotting.style import expert_hues, expert_names, short_name
+from mop.plotting.style import expert_looks, short_name
 
 LAST_MS = 2000  # how long the last frame stays
 LINE_PX = 17  # of a line of text
@@ -128,11 +128,10 @@ WRITERS = {"gif": gif_bytes, "mp4": mp4_bytes}
 def gate_strips(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]], note: str = "") -> list[Strip]:
     """The strips of all layers with a choice; routing (T + 1, sum of E_l), the layers side by side."""
     layers = np.split(routing, np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1], axis=-1)
-    header = {"expert_hidden_sizes": expert_hidden_sizes}
-    named = zip(layers, expert_names(header, layers), expert_hues(header, layers), strict=True)
+    looks = expert_looks({"expert_hidden_sizes": expert_hidden_sizes}, layers)
     return [
-        Strip(f"layer {layer}{note}", weights, names, hues)
-        for layer, (weights, names, hues) in enumerate(named)
+        Strip(f"layer {layer}{note}", weights, *look)
+        for layer, (weights, look) in enumerate(zip(layers, looks, strict=True))
         if weights.shape[1] > 1
     ]
 

@@ -16,7 +16,7 @@ from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 from mop.common.intervention_grammar import GATE_ONLY, NONE
-from mop.plotting.bars import lesioned_variants, matrix_name, matrix_title, plot_use_and_need
+from mop.plotting.bars import plot_use_and_need, use_and_need_files
 from mop.plotting.style import counted
 
 TAB = "Use and need"
@@ -60,11 +60,10 @@ def other_checkpoint(run: Run, rows: list[Mapping], data: RoutingData) -> str | 
 def matrix_page(run: Run, rows: list[Mapping], data: RoutingData, plots_dir: str = PLOTS_DIR) -> Page:
     """The page of the matrices, one for each memory variant in which experts were left out."""
     row, figures = rows[-1], []
-    for variant in lesioned_variants(rows) or [GATE_ONLY]:
+    for name, variant in (use_and_need_files(rows) or {"use_and_need": GATE_ONLY}).items():
         about = f"Change of success without each expert in each phase, beside its mean weight there; memory: {variant}"
-        title = matrix_title(run.name, row["num_episodes"], variant)
-        draw = partial(plot_use_and_need, rows, title, variant)
-        figures.append(PageFigure(matrix_name(variant), about, draw, command=command_of(run, data)))
+        draw = partial(plot_use_and_need, rows, run.name, variant)
+        figures.append(PageFigure(name, about, draw, command=command_of(run, data)))
     lines = [
         f"Run: {run.name}, checkpoint {row['checkpoint_path']}, its SHA-256 begins with {row['checkpoint_sha256']}.",
         f"Data: {counted(row['num_episodes'], 'world')}, eval_seed {row['eval_seed']}, "

@@ -191,10 +191,9 @@ def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Interv
         return
     from mop.plotting import bars as figures  # here: who only plans rows does not wait for matplotlib
 
-    for variant in figures.lesioned_variants(rows):
-        title = figures.matrix_title(key.label, about["num_episodes"], variant)
-        path = key.artefacts(settings.plots_dir) / f"{figures.matrix_name(variant)}.png"
-        print(f"figure: {write_figure(path, figures.plot_use_and_need(rows, title, variant))}")
+    for name, variant in figures.use_and_need_files(rows).items():
+        path = key.artefacts(settings.plots_dir) / f"{name}.png"
+        print(f"figure: {write_figure(path, figures.plot_use_and_need(rows, key.label, variant))}")
 
 
 def format_rows(rows: Sequence[Mapping]) -> str:

@@ -164,28 +164,19 @@ def _render_dots(ax: Axes, rows: list[Explained], places: np.ndarray, cost: int)
     open_frame(ax)
 
 
-def lesioned_variants(rows: Sequence[Mapping]) -> list[str]:
-    """The memory variants in which experts were left out: those of which there is a figure."""
+def use_and_need_files(rows: Sequence[Mapping]) -> dict[str, str]:
+    """Names of files without their ending -> the memory variants in which experts were left out."""
     lesioned = {row["variant"] for row in rows if row["intervention"].startswith("lesion ")}
-    return [variant for variant in VARIANTS if variant in lesioned]
+    shown = [variant for variant in VARIANTS if variant in lesioned]
+    return {"use_and_need" if variant == GATE_ONLY else f"use_and_need_{variant}": variant for variant in shown}
 
 
-def matrix_name(variant: str) -> str:
-    """The name of the file of `plot_use_and_need` without its ending."""
-    return "use_and_need" + ("" if variant == GATE_ONLY else f"_{variant}")
-
-
-def matrix_title(run: str, num_worlds: int, variant: str) -> str:
-    """The title of `plot_use_and_need`; run: what the policy is called."""
-    about = f"{num_worlds:,} worlds, memory of what is left out: {variant}"
-    return f"{run}\n{about}\nchange of success in percentage points"
-
-
-def plot_use_and_need(rows: Sequence[Mapping], title: str, variant: str = GATE_ONLY) -> Figure:
+def plot_use_and_need(rows: Sequence[Mapping], run: str, variant: str = GATE_ONLY) -> Figure:
     """Change of success without each expert in each phase, and the mean weight that it has there: experts x phases.
 
-    rows: of `mop.artifacts.intervention_rows`, of one checkpoint. The first column is that of all steps: there the
-    expert is left out in the whole episode, in either memory variant. What was not measured is hatched.
+    rows: of `mop.artifacts.intervention_rows`, of one checkpoint; run: what it is called. The first column is that of
+    all steps: there the expert is left out in the whole episode, in either memory variant. What was not measured is
+    hatched.
     """
     need, use, names, phases = use_and_need(rows, variant)
     figure, axes = make_panels(1, 2, 1.0 + 0.95 * need.shape[1], 0.36 * len(names), extra_height=2.1, sharey=True)
@@ -201,7 +192,8 @@ def plot_use_and_need(rows: Sequence[Mapping], title: str, variant: str = GATE_O
             about = {"expert": names[row], "phase": phases[column], "value": float(value)}
             told = "not measured" if np.isnan(value) else f"{name} {value:+.3f}"
             add_note(ax, *place, f"{names[row]}, {phases[column]}: {told}", **about)
-    set_title(figure, title)
+    about = f"{rows[-1]['num_episodes']:,} worlds, memory of what is left out: {variant}"
+    set_title(figure, f"{run}\n{about}\nchange of success in percentage points")
     return figure
 
 

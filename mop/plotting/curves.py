@@ -23,10 +23,9 @@ from mop.plotting.panels import (
     over_episodes,
     set_title,
     steps_axis,
-    weights_text,
     wrap_panels,
 )
-from mop.plotting.style import HUES, Figure, counted, describe, expert_looks, isolated, open_frame
+from mop.plotting.style import HUES, Figure, counted, describe, expert_looks, isolated, open_frame, short_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +185,8 @@ def plot_episode_routing(routing_data: RoutingData, episode: int) -> Figure:
         for (name, time), style in zip(_times(chosen.events).items(), LINES, strict=False):
             ax.axvline(time, color="black", linewidth=1.8, linestyle=style, label=f"{name} (step {time})")
         for left, right, shares in zip(edges[:-1], edges[1:], weights, strict=True):
-            add_note(ax, left, right, 0, 1, f"step {left}, layer {layer}: {weights_text(names, shares)}")
+            text = " · ".join(f"{short_name(name)} {share:.2f}" for name, share in zip(names, shares, strict=True))
+            add_note(ax, left, right, 0, 1, f"step {left}, layer {layer}: {text}")
         ax.set(ylabel="weight", ylim=(0, 1), xlim=(edges[0], edges[-1]))
         ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))

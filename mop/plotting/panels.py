@@ -116,12 +116,6 @@ def explain(ax: Axes, text: str) -> None:
     ax.text(0.97, 0.5, text, transform=ax.transAxes, ha="right", va="center", color="#555555", fontsize="small")
 
 
-def weights_text(names: Sequence[str], weights: np.ndarray) -> str:
-    """Weights (E,) of the experts with these names, for a text under the mouse: "skip 0.62 · GRU 16 0.38"."""
-    pairs = zip(names, weights, strict=True)
-    return " · ".join(f"{short_name(name)} {weight:.2f}" for name, weight in pairs)
-
-
 def draw_means(
     ax: Axes, x: np.ndarray, means: Means, groups: np.ndarray, look: Look, half: float, about: Iterable[Words]
 ) -> None:

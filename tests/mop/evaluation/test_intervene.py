@@ -16,7 +16,7 @@ import intervene
 from mop.artifacts.intervention_rows import COLUMNS, add_row, load_rows, merge_rows
 from mop.common.intervention_grammar import GRAMMAR, NONE
 from mop.evaluation.intervention_runs import Study
-from mop.plotting.bars import plot_use_and_need, use_and_need
+from mop.plotting.bars import plot_use_and_need, use_and_need, use_and_need_files
 from mop.plotting.hover import values_of
 
 FEW = ("--num_episodes", 8, "--device", "cpu", "--num_envs", 4)
@@ -160,7 +160,8 @@ def hand_made_rows() -> list[dict]:
     deltas = {"lesion 0.1": -0.8, "lesion 0.1 in early": 0.0, "lesion 0.1 in late": -0.8, "lesion 1.1": 0.02}
     deltas |= {"lesion 0.0 in late": None}
     rows = [{"intervention": name, "variant": "gate-only", "delta_success": delta} for name, delta in deltas.items()]
-    return [*rows, intact, {"intervention": "lesion 0.1 in late", "variant": "zeroed", "delta_success": -0.9}]
+    rows += [intact, {"intervention": "lesion 0.1 in late", "variant": "zeroed", "delta_success": -0.9}]
+    return [row | {"num_episodes": 500} for row in rows]
 
 
 def test_the_figure_shows_use_beside_need():
@@ -174,7 +175,8 @@ def test_the_figure_shows_use_beside_need():
     assert texts[0] == ["", "", "", "-80.0", "+0.0", "-80.0", "", "", "", "+2.0", "", ""]
     assert len([patch for patch in figure.axes[0].patches if patch.get_hatch()]) == 8, "not measured is no zero"
     assert texts[1][:3] == ["0.80", "0.90", "0.50"] and len(texts[1]) == 12
-    assert len(values_of(figure)) == 24 and figure.get_suptitle() == "a run"
+    assert len(values_of(figure)) == 24 and figure.get_suptitle().startswith("a run\n500 worlds")
+    assert use_and_need_files(hand_made_rows()) == {"use_and_need": "gate-only", "use_and_need_zeroed": "zeroed"}
     zeroed = use_and_need(hand_made_rows(), "zeroed")[0]  # in all steps the variants are the same
     np.testing.assert_array_equal(zeroed[1], [-0.8, nan, -0.9])
     assert "--what none" in refusal(plot_use_and_need, hand_made_rows()[:4], "a run")
