@@ -38,10 +38,19 @@ _EXTRA = ("lpc_difference", "complexity_plug_in_nats", "complexity_null_nats")
 
 def analyse(asked: Asked, progress: Callable[..., Iterable] = lambda found, total: found) -> "Tables":
     """The tables of a task; progress: shows how far an iterator has come, of `total` runs."""
+    import pandas as pd
+
     units, left_out = choose_units(asked)
-    phases = choose_phases(units, asked)
-    measured = list(progress(measure_units(units, asked, left_out, phases), total=len(units)))
-    return make_tables(asked, measured, left_out, phases)
+    phases = _choose_phases(units, asked)
+    found = progress(_measure_units(units, asked, left_out, phases), total=len(units))
+    measured = [of_run for of_run in found if of_run is not None]
+    if not measured:
+        raise InputError(f"no run of {asked.task_id} can be measured: {left_out[0].reason}")
+    seeds = pd.DataFrame([_row(of_run.unit, part) for of_run in measured for part in of_run.parts])
+    rows = [_names(of_run.unit) | row for of_run in measured for row in of_run.shares]
+    shares = pd.DataFrame(rows, columns=_SHARES)
+    summary, shares_summary = _summary(measured), _summary_of_shares(shares, measured)
+    return Tables(asked, phases, measured, left_out, seeds, summary, shares, shares_summary)
 
 
 # --- what is measured of each -----------------------------------------------------------------------------------------
@@ -59,7 +68,7 @@ class Measured:
     walls: np.ndarray | None  # (H, W) bool, of all its worlds
 
 
-def choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
+def _choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
     """The grouping whose groups are the phases: the one asked for, else the first of PHASE_GROUPINGS that suits half
     of the runs; None: there are no phases.
     """
@@ -70,7 +79,7 @@ def choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
     return many_runs.default_phases([_phases_of(unit.run, *file_version(unit.run.cache_path)) for unit in units])
 
 
-def measure_units(
+def _measure_units(
     units: Sequence[Unit], asked: Asked, left_out: list[LeftOut], phases: str | None
 ) -> Iterator[Measured | None]:
     """Each run measured, one after the other; None for one that cannot be, which `left_out` then has."""
@@ -86,7 +95,7 @@ def measure_units(
 def _phases_of(run: Run, *version: int) -> tuple[str, ...]:
     try:
         return tuple(many_runs.available_phases(load_routing(run)))
-    except InputError:  # `measure_units` tells
+    except InputError:  # `_measure_units` tells
         return ()
 
 
@@ -170,22 +179,6 @@ class Tables:
         return notes
 
 
-def make_tables(
-    asked: Asked, measured: Sequence[Measured | None], left_out: list[LeftOut], phases: str | None
-) -> Tables:
-    """The tables of the runs that could be measured."""
-    import pandas as pd
-
-    measured = [found for found in measured if found is not None]
-    if not measured:
-        raise InputError(f"no run of {asked.task_id} can be measured: {left_out[0].reason}")
-    seeds = pd.DataFrame([_row(found.unit, part) for found in measured for part in found.parts])
-    shares = pd.DataFrame([_names(found.unit) | row for found in measured for row in found.shares], columns=_SHARES)
-    return Tables(
-        asked, phases, measured, left_out, seeds, _summary(measured), shares, _summary_of_shares(shares, measured)
-    )
-
-
 _SHARES = ["task_id", "lpc_alpha", "trial", "seed", "value", "factors", "held", "r2", "low", "high", "in_sample"]
 
 
@@ -242,8 +235,8 @@ def table_files(tables: Tables, folder: Path) -> list[tuple[Path, Callable[[Bina
     named = {"seeds": tables.seeds, "summary": tables.summary, "variance": tables.shares}
     named |= {"variance_summary": tables.shares_summary}
     named |= {"left_out": pd.DataFrame(tables.left_out, columns=LeftOut._fields)}
-    texts = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in named.items()}
-    return [(folder / f"{name}.csv", lambda file, text=text: file.write(text)) for name, text in texts.items()]
+    look = {"index": False, "lineterminator": "\n"}
+    return [(folder / f"{name}.csv", functools.partial(table.to_csv, **look)) for name, table in named.items()]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -236,19 +236,15 @@ def _draw_mean(ax: Axes, x: float, mean: float, found: Mapping, field: _Field) -
     ax.plot(x, mean, "_", markersize=9, markeredgewidth=2, zorder=4, **_MEAN)
     if np.isfinite(found["low"]):
         ax.plot([x, x], [found["low"], found["high"]], linewidth=1.2, zorder=4, **_MEAN)
-    add_note(ax, x, x, mean, mean, text_of_mean(found), **field._asdict(), **{name: found[name] for name in _OVER})
+    interval = interval_text(mean, found["low"], found["high"], ".4g")
+    text = f"lpc_alpha {found['lpc_alpha']:g}: mean of {counted(int(found['num_seeds']), 'seed')} {interval}"
+    if np.isfinite(found["drawn_low"]):
+        text += f", bootstrap {found['drawn_low']:.4g} to {found['drawn_high']:.4g}"
+    text += f", {int(found['num_missing'])} without a value" if found["num_missing"] else ""
+    add_note(ax, x, x, mean, mean, text, **field._asdict(), **{name: found[name] for name in _OVER})
 
 
 _OVER = ("lpc_alpha", "mean", "low", "high", "drawn_low", "drawn_high", "num_seeds", "num_missing")
-
-
-def text_of_mean(found: Mapping, form: str = ".4g") -> str:
-    """ "lpc_alpha 1e-05: mean of 3 seeds 467 (290 to 644)", with what is not known said or left out."""
-    mean = interval_text(found["mean"], found["low"], found["high"], form)
-    text = f"lpc_alpha {found['lpc_alpha']:g}: mean of {counted(int(found['num_seeds']), 'seed')} {mean}"
-    if np.isfinite(found["drawn_low"]):
-        text += f", bootstrap {found['drawn_low']:{form}} to {found['drawn_high']:{form}}"
-    return text + (f", {int(found['num_missing'])} without a value" if found["num_missing"] else "")
 
 
 def _mark_zero(axes: np.ndarray) -> None:

@@ -31,6 +31,7 @@ from mop.statistics.intervals import MIN_WORLDS
 DIFFERENCE_CMAP = LinearSegmentedColormap.from_list("difference", ["#006d66", "#dadada", "#c23b00"])
 ONE_SIDED_COLOR = "#7f7f7f"  # only one of the two was there: nothing to compare
 ALL_MEASURES = "LPC and all layers"
+_MOST_GROUPS = 8  # of a figure
 _ROUNDING = 1e-3  # of a mean: smaller differences are pale
 _UNCLEAR: dict[str, Any] = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
 
@@ -70,7 +71,6 @@ def plot_difference(
     names: tuple[str, str] = ("left", "right"),
     group_by: str = "overall",
     measure: str = ALL_MEASURES,
-    max_groups: int = 8,
 ) -> Figure:
     """Two policies and, in each cell, right minus left: of mean LPC, and of the mean weight of each size of expert.
 
@@ -78,7 +78,7 @@ def plot_difference(
     `difference_measures`, or all of them. Both sides share every scale. Differences are on a symmetric one, which ends
     at the largest of a cell with enough episodes; they are hatched where their 95 % interval holds 0 or a side has
     fewer than MIN_WORLDS episodes, and a triangle points to the side that alone was there. Worlds are paired as
-    `pair_worlds` says. Of more than max_groups groups the largest are shown.
+    `pair_worlds` says. Of many groups the largest are shown.
     """
     possible = difference_measures(left, right)
     if not possible:
@@ -86,7 +86,7 @@ def plot_difference(
     if measure not in (ALL_MEASURES, *possible):
         raise InputError(f"{measure} of the two cannot be compared; what can is {', '.join(possible)}")
     pair, chosen = pair_worlds(left, right), possible if measure == ALL_MEASURES else [measure]
-    groups, remark = _common_groups(pair, group_by, max_groups)
+    groups, remark = _common_groups(pair, group_by)
     rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
     _check_sizes(left, right)
     of_lpc, of_layers = [row for row in rows if row.layer < 0], [row for row in rows if row.layer >= 0]
@@ -116,9 +116,7 @@ def _check_sizes(left: RoutingData, right: RoutingData) -> None:
         raise InputError(f"the worlds have {shapes} cells: no cell of one is a cell of the other")
 
 
-def _common_groups(
-    pair: Pair, group_by: str, max_groups: int
-) -> tuple[list[tuple[str, tuple[np.ndarray, np.ndarray]]], str]:
+def _common_groups(pair: Pair, group_by: str) -> tuple[list[tuple[str, tuple[np.ndarray, np.ndarray]]], str]:
     """Label and masks (S,) of each group that both have, and how the steps are grouped, for a title."""
     masks = pair.masks()
     if group_by == "overall":
@@ -133,7 +131,7 @@ def _common_groups(
     if not common:
         raise InputError(f"by {GROUPINGS[group_by].title}, the two have no group in common")
     totals = np.array([left[key] + right[key] for key in common])
-    shown = [common[index] for index in sorted(np.argsort(-totals, kind="stable")[:max_groups].tolist())]
+    shown = [common[index] for index in sorted(np.argsort(-totals, kind="stable")[:_MOST_GROUPS].tolist())]
     groups = []
     for key in shown:
         places = [side.keys.index(key) for side in sides]
