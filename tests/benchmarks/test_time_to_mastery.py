@@ -28,20 +28,20 @@ def run_of(setting: str, seed: int, *, successes: tuple[float, ...], last: int =
 
 
 def test_the_first_checkpoint_that_masters():
-    assert mastery.mastery_of(run_of("recipe", 0, successes=(0.98, 0.99, 1.0)))["update"] == 66
-    assert mastery.mastery_of(run_of("recipe", 0, successes=(0.98, 0.985))) is None
-    in_few_worlds = run_of("recipe", 0, successes=(1.0,)).assign(success_low=0.97)
+    assert mastery.mastery_of(run_of("linear", 0, successes=(0.98, 0.99, 1.0)))["update"] == 66
+    assert mastery.mastery_of(run_of("linear", 0, successes=(0.98, 0.985))) is None
+    in_few_worlds = run_of("linear", 0, successes=(1.0,)).assign(success_low=0.97)
     assert mastery.mastery_of(in_few_worlds) is None
 
 
 def test_the_median_counts_seeds_that_never_master():
     mastered, late = (0.99, 1.0, 1.0), (0.98, 0.98, 1.0)
-    runs = [run_of("recipe", k, successes=one) for k, one in enumerate((late, mastered, (0.98, 0.98, 0.98)))]
+    runs = [run_of("linear", k, successes=one) for k, one in enumerate((late, mastered, (0.98, 0.98, 0.98)))]
     runs += [run_of("defaults", 0, successes=(0.98,))]
-    head, _, defaults, recipe = mastery.as_table(pd.concat(runs)).splitlines()
-    assert "| GoToObj | defaults | 0 of 1 | never | 0.5 | – | 98.0 (98.0 to 98.0) | 1.00 (1.00 to 1.00) |" in defaults
-    assert "| GoToObj | recipe | 2 of 3 | 3.00 (1.00 to never) | 0.5 | 51,200 | 100.0 (98.0 to 100.0) |" in recipe
-    assert len({line.count("|") for line in (head, defaults, recipe)}) == 1
+    head, _, defaults, linear = mastery.as_table(pd.concat(runs)).splitlines()
+    assert "| GoToObj | defaults | 0 of 1 | never | 0.083 | – | 98.0 (98.0 to 98.0) | 1.00 (1.00 to 1.00) |" in defaults
+    assert "| GoToObj | linear | 2 of 3 | 3.00 (1.00 to never) | 0.083 | 51,200 | 100.0 (98.0 to 100.0) |" in linear
+    assert len({line.count("|") for line in (head, defaults, linear)}) == 1
     assert len(mastery.plot_mastery(pd.concat(runs)).axes) == len(mastery.GOALS) == 6
 
 
@@ -75,13 +75,13 @@ def test_only_what_is_missing_or_has_another_command_is_trained(tmp_path, monkey
     refusal(call, "--report")
     assert call("--tasks", GO_TO_OBJ, "--seeds", "1") == 0 and len(trained) == 2
     assert call("--tasks", GO_TO_OBJ, "--seeds", "2") == 0 and len(trained) == 4
-    changed = mastery.SETTINGS["recipe"] | {GO_TO_OBJ: {"num_updates": 400}}
-    monkeypatch.setattr(mastery, "SETTINGS", mastery.SETTINGS | {"recipe": changed})
+    changed = mastery.SETTINGS["linear"] | {GO_TO_OBJ: {"num_updates": 400}}
+    monkeypatch.setattr(mastery, "SETTINGS", mastery.SETTINGS | {"linear": changed})
     assert call("--tasks", GO_TO_OBJ, "--seeds", "1") == 0
-    assert trained[4:] == [mastery.timing("recipe", GO_TO_OBJ, 0)]
+    assert trained[4:] == [mastery.timing("linear", GO_TO_OBJ, 0)]
     table = pd.read_csv(tmp_path / "mastery.csv")
     assert (
-        table.groupby(["setting", "seed"])["update"].max().tolist() == [200, 200, 400] and len(table) == 6
+        table.groupby(["setting", "seed"])["update"].max().tolist() == [40, 40, 400] and len(table) == 6
     )  # seed 1 had other flags
     assert call("--report") == 0 and len(trained) == 5
     assert (tmp_path / "mastery.md").read_text() in capsys.readouterr().out and (tmp_path / "mastery.png").exists()
