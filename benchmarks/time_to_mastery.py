@@ -61,7 +61,7 @@ OF_A_TIMING = ["setting", "task_id", "seed"]
 
 _LINEAR = OF_THE_STUDIES | {"lr": 1e-3, "lr_decay": 0.25, "teacher_mix": 2.0}
 _UPDATES = {  # of each task, in the order of GOALS
-    "defaults": (40, 80, 200, 400, 600, 600),
+    "defaults": (40, 80, 320, 700, 1600, 600),
     "linear": (100, 200, 2500, 3000, 5500, 1200),
 }
 SETTINGS = {  # setting -> task -> flags; linear: the recipe of policies that read their mission in a linear map

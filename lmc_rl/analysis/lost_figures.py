@@ -16,6 +16,7 @@ from mop.plotting.panels import explain, log_ticks, make_panels, set_title
 from mop.plotting.style import HUES, Figure, counted, open_frame, plain_number, wrapped
 
 NONE_LEARNED = "no fork point was measured whose children are better than chance: train for longer"
+_FEW_CURVES = 2  # of a panel: with more, the lines of single parents could not be told apart
 _EARLY, _LITTLE = 0.02, 0.02  # up to these shares, axes of fork points and of losses are about linear
 
 
@@ -65,7 +66,7 @@ def plot_lost(panels: Sequence[tuple[str, Sequence[Curve]]], title: str = "", mo
     """What is lost on the line against the fork point with 95 % intervals.
 
     panels: name and curves of each; those of one unit have one scale. Dashed: the tolerance of shares; dotted: what is
-    lost between independent runs.
+    lost between independent runs; thin, of few curves: single parents.
     """
     figure, axes = make_figure(len(panels), most_columns)
     tops: dict[str, float] = {}
@@ -117,7 +118,20 @@ def _draw_curves(ax: Axes, curves: Sequence[Curve]) -> None:
         ax.errorbar(x, numbers[:, 0], np.abs(numbers[:, 1:] - numbers[:, :1]).T, **style)
         for place, point in zip(x.tolist(), points, strict=True):
             _note_lost(ax, curve, point, place)
+        if len(curves) <= _FEW_CURVES:
+            _draw_parents(ax, curve, points, x)
     _draw_independent(ax, curves)
+
+
+def _draw_parents(ax: Axes, curve: Curve, points: Sequence[Pooled], x: np.ndarray) -> None:
+    """A thin line for each of several parents, over the fork points that all of them have."""
+    num_parents = {len(point.lines) for point in points}
+    if len(num_parents) != 1 or num_parents == {1}:
+        return
+    for lines in zip(*(point.lines for point in points), strict=True):
+        alone = [Pooled((line,), point.measure, point.is_share) for line, point in zip(lines, points, strict=True)]
+        values = [getattr(point, curve.estimate).value for point in alone]
+        ax.plot(x, values, color=curve.hue, linewidth=0.7, alpha=0.4, zorder=1)
 
 
 def _left_out(curve: Curve, num_shown: int) -> str:

@@ -229,8 +229,8 @@ def tabs(view: View, about: Mapping[str, str], first: str):
 
 
 def below_absent(view: View, *items: mo.Html) -> mo.Html:
-    """Items below a line for each choice of the address that is not to be had here."""
-    return mo.vstack([*(problem(line, "warn") for line in view.absent), *items])
+    """Items below what of the address is not to be had here."""
+    return mo.vstack([*([problem("; ".join(view.absent), "warn")] if view.absent else []), *items])
 
 
 def table(rows: Any, page_size: int = 10, **more: Any):

@@ -75,7 +75,8 @@ def tabs_about(data: RoutingData) -> dict[str, str]:
     """The tabs of figures -> what each shows."""
     charts = {name: about for name, (*_, about) in CHARTS.items()} if has_routing(data) else {}
     return {
-        MAPS: "A number of the steps in each cell of the grid. Click a cell to see its steps alone, in every figure.",
+        MAPS: "A number of the steps in each cell of the grid, over worlds in which things lie elsewhere. "
+        "Click a cell to see its steps alone, in every figure.",
         ACTIONS: "How often each action was chosen. Click an action to see its steps alone, in every figure.",
         **charts,
     }
