@@ -32,6 +32,7 @@ from mop.statistics.information import entropy_nats
 _SAVED = (DOMINANT, "LPC")  # maps that a script saves by every analysis; others only where --only names them
 ACTION_MAPS = ("action entropy", "action probabilities")
 _CELL = "cell"
+_ROUNDED = 1e-4  # by which the ends of an interval may be off
 _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
 MAPS, ACTIONS = "Spatial", "Actions"  # tabs
 CHARTS = {  # tab -> name of the file, figure, what it shows
@@ -226,7 +227,8 @@ def _mask_of(data: RoutingData, title: str, label: str) -> np.ndarray:
     if found := re.fullmatch(r"layer (\d+), (.+)", title):
         low, high = map(float, label.split(" to "))
         values = _measured(data, int(found[1]))[found[2]]
-        return (values >= low) & ((values < high) | (high >= values.max()))
+        is_last = high > values.max() - _ROUNDED  # the last bin has its upper end
+        return (values >= low) & ((values < high) | is_last)
     names = {GROUPINGS[name].title: name for name in _SELECTIONS}
     groups = group_routing_data(data, names[title])
     return groups.mask(groups.labels.index(label))

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -63,6 +64,8 @@ def test_what_is_clicked_in_a_figure_selects_its_steps(data):
     weight = steps.layer_routing[int(layer)][:, 1]
     assert counts[f"layer {layer}, GRU 16: {low} to {high}"] == ((weight >= float(low)) & (weight < float(high))).sum()
     assert address({"layer": 0}) == ""
+    alike = replace(steps, layer_routing=[np.full((len(steps), 3), 1 / 3, np.float32)] * 3)
+    assert len(part_of(replace(data, steps=alike), "layer 0, entropy: 1.0547 to 1.0986").steps) == len(steps)
 
 
 def test_the_microscope_opens_at_the_first_step_of_a_part(data):
