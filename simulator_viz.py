@@ -67,7 +67,7 @@ def _(args, episode_table, recording, view):
 
 @app.cell
 def _(recording_dropdown, refresh_button, step_slider):
-    mo.hstack([elements.in_a_row(recording_dropdown, refresh_button), step_slider], widths=[1, 2], align="end", gap=2)
+    elements.beside(elements.in_a_row(recording_dropdown, refresh_button), step_slider, least_px=400)
     return
 
 

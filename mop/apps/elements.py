@@ -263,7 +263,9 @@ def footer(view: View) -> mo.Html:
     """What the words mean, and links to the other pages where this server has them too."""
     links = {name: view.link(f"{stem}_viz.py") for stem, name in PAGES.items()}
     pages = [f'<a href="{html.escape(address)}">{name}</a>' for name, address in links.items() if address]
-    return mo.vstack([mo.accordion({"What the words mean": mo.md(read_glossary())}), mo.Html(" · ".join(pages))])
+    return mo.vstack(
+        [mo.accordion({"What the words mean": mo.md(read_glossary())}), mo.Html(f"<div>{' · '.join(pages)}</div>")]
+    )
 
 
 def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:

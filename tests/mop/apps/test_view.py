@@ -92,3 +92,4 @@ def test_every_page_explains_the_words_and_leads_to_the_others():
     assert "layered parameter cost" in alone and "](" not in alone and "<a " not in alone
     apps = re.findall(r'href="\?file=(\w+\.py)"', together)
     assert len(apps) == 5 and all((REPOSITORY / app).is_file() for app in apps)
+    assert re.search(r"<div><a [^<]*</a>( · <a [^<]*</a>){4}</div>", together), "one line, not a row for each link"
