@@ -10,7 +10,7 @@ from mop.apps import use_and_need
 from mop.apps.elements import View, choice_dropdown, in_a_line, in_a_row, number_slider, problem, stop
 from mop.apps.flags import ALL_STEPS, SCALES, RunSettings
 from mop.apps.microscope_tab import STEP, WORLD
-from mop.apps.run_figures import ACTIONS, analyses, maps_of, part_of, selections, words_of
+from mop.apps.run_figures import ACTIONS, AND, analyses, maps_of, part_of, selections, words_of
 from mop.apps.runs import (
     FINAL,
     Run,
@@ -193,14 +193,17 @@ def of_tab(controls: FigureControls, tab: str, measure: Measure | None) -> list:
     return [control for name, control in controls._asdict().items() if matters[name]]
 
 
-def link_to_steps(view: View, **more: object) -> Callable[[Mapping], str]:
+def link_to_steps(view: View, now: str, **more: object) -> Callable[[Mapping], str]:
     """For `drawn`: from a cell, a group or an interval to this page with its steps alone, in every figure.
 
-    more: other words of the address that change. The microscope then opens at the first of these steps.
+    now: the steps that are shown, of which it is a part; more: other words of the address that change. The microscope
+    then opens at the first of these steps.
     """
 
     def address(values: Mapping) -> str:
         words = words_of(values)
-        return view.here({**more, "steps": words, WORLD: None, STEP: None}) if words else ""
+        parts = [*([] if now == ALL_STEPS else now.split(AND)), *words.split(AND)]
+        steps = AND.join(dict.fromkeys(parts))
+        return view.here({**more, "steps": steps, WORLD: None, STEP: None}) if words else ""
 
     return address

@@ -32,6 +32,7 @@ from mop.statistics.information import entropy_nats
 _SAVED = (DOMINANT, "LPC")  # maps that a script saves by every analysis; others only where --only names them
 ACTION_MAPS = ("action entropy", "action probabilities")
 _CELL = "cell"
+AND = " & "  # of several selections together
 _ROUNDED = 1e-4  # by which the ends of an interval may be off
 _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
 MAPS, ACTIONS = "Spatial", "Actions"  # tabs
@@ -192,8 +193,6 @@ def words_of(values: Mapping) -> str:
     """The words of the steps behind a text of a figure, as `part_of` takes them; values: its numbers. "" for none."""
     if "x" in values:
         return f"{_CELL}: {values['x']}, {values['y']}"
-    if "grouping" in values:
-        return f"{values['grouping']}: {values['group']}"
     for measure in ("weight", "entropy"):
         if f"{measure} from" in values:
             layer, low, high, *names = values
@@ -201,22 +200,29 @@ def words_of(values: Mapping) -> str:
             interval = f"{values[low]:.5g} to {values[high]:.5g}"
             name = what if measure == "weight" else measure
             return f"layer {values[layer]}, {name}: {interval}" if values[what] else ""
-    return f"action: {values['action']}" if values.get("share") and "action" in values else ""
+    words = [f"{values['grouping']}: {values['group']}"] if values.get("grouping") in _titles() else []
+    words += [f"action: {values['action']}"] if "action" in values else []
+    return AND.join(words) if values.get("share", 1) else ""
+
+
+def _titles() -> dict[str, str]:
+    """The groupings whose groups can be selected, by their titles."""
+    return {GROUPINGS[name].title: name for name in _SELECTIONS}
 
 
 def part_of(data: RoutingData, selection: str | None) -> RoutingData:
     """The data, or a part of its steps: one of `selections`, those in a cell ("cell: 3, 4"), those in which the weight
-    of an expert or the entropy of a router is in an interval ("layer 0, GRU 16: 0.2 to 0.24").
+    of an expert or the entropy of a router is in an interval ("layer 0, GRU 16: 0.2 to 0.24"); AND joins several.
     """
-    if selection in (None, ALL_STEPS):
-        return data
-    title, _, label = selection.partition(": ")
-    try:
-        mask = _mask_of(data, title, label)
-    except (KeyError, ValueError):
-        known = ", ".join(repr(word) for word in selections(data))
-        raise InputError(f"--steps {selection!r}: there are {known}, and such as {_CELL}: 3, 4") from None
-    return data.where(mask, selection)
+    for words in [] if selection in (None, ALL_STEPS) else selection.split(AND):
+        title, _, label = words.partition(": ")
+        try:
+            mask = _mask_of(data, title, label)
+        except (KeyError, ValueError):
+            known = ", ".join(repr(word) for word in selections(data))
+            raise InputError(f"--steps {words!r}: there are {known}, and such as {_CELL}: 3, 4") from None
+        data = data.where(mask, words)
+    return data
 
 
 def _mask_of(data: RoutingData, title: str, label: str) -> np.ndarray:
@@ -229,8 +235,7 @@ def _mask_of(data: RoutingData, title: str, label: str) -> np.ndarray:
         values = _measured(data, int(found[1]))[found[2]]
         is_last = high > values.max() - _ROUNDED  # the last bin has its upper end
         return (values >= low) & ((values < high) | is_last)
-    names = {GROUPINGS[name].title: name for name in _SELECTIONS}
-    groups = group_routing_data(data, names[title])
+    groups = group_routing_data(data, _titles()[title])
     return groups.mask(groups.labels.index(label))
 
 

@@ -66,6 +66,12 @@ function effectLines(before, after, what) {
   const same = worlds.filter((k) => before[k].success === content.policies[0].solved[k]).length;
   const rates = [percent(mean(solved)), percent(mean(solvedAfter))], where = what === "none" ? "here" : `with ${what}`;
   const ends = phases.labels.map((label) => [label, lost.filter((k) => after[k].phase === label).length]);
+  // where the two first act differently
+  const parting = (k) => Math.max(0, before[k].actions.findIndex((action, t) => action !== after[k].actions[t]));
+  const links = (worlds) => [
+    ...worlds.slice(0, NUM_LINKS).flatMap((world) => [linkTo({ ...BEGUN, world, step: parting(world) }, world), " "]),
+    worlds.length > NUM_LINKS ? `and ${worlds.length - NUM_LINKS} more` : "",
+  ];
   const told = ends.filter(([, count]) => count > 0).map((end) => end.join(" ")).join(", ");
   const ratios = [before, after].map((outcomes) => mean(outcomes.flatMap(({ success, steps }, k) =>
     (success ? [steps / content.worlds[k].bot_steps] : []))).toFixed(2).replace("NaN", "of none"));
@@ -73,8 +79,8 @@ function effectLines(before, after, what) {
     line(`success ${rates[0]} intact, ${rates[1]} ${where}, in ${before.length} worlds`),
     line(`paired change ${percent(change)} (95 % `, term("interval"), ` ${percent(low)} to ${percent(high)})`),
     line("mean ", term("LPC"), ` ${cost}, then ${costAfter}; `, term("path ratio"), ` ${ratios.join(", then ")}`),
-    line(`${lost.length} lost: `, ...worldLinks(lost)),
-    line(`${gained.length} gained: `, ...worldLinks(gained)),
+    line(`${lost.length} lost: `, ...links(lost)),
+    line(`${gained.length} gained: `, ...links(gained)),
     line(...(told ? ["lost ones end, by ", term("phase"), `: ${told}`] : [])),
     made("p", { className: "quiet" }, `intact, ${same} of ${before.length} end as they do in Python`),
   ];
@@ -82,7 +88,6 @@ function effectLines(before, after, what) {
 
 const line = (...parts) => made("p", {}, ...parts);
 const term = (word) => made("dfn", {}, word);
-const worldLinks = (worlds) => worlds.slice(0, NUM_LINKS).flatMap((world) => [linkTo({ ...BEGUN, world }, world), " "]);
 
 // --- the steps of an expert ------------------------------------------------------------------------------------------
 

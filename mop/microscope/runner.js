@@ -9,8 +9,8 @@ import { World } from "./world.js";
  * What plays all worlds of a file, content of document.py, under an intervention: a function of {policy, what, memory}
  * and `progress`, which is called with the number of worlds that are done.
  *
- * It returns {outcomes: of each world {success, steps, phase (of the last action), cost (LPC of all its steps)}, world
- * and t of each step (M), weights: L Float32Arrays (M x E_l)}.
+ * It returns {outcomes: of each world {success, steps, actions, phase (of the last action), cost (LPC of all its
+ * steps)}, world and t of each step (M), weights: L Float32Arrays (M x E_l)}.
  */
 function makeRunner({ policies, worlds, palette, by_key: isByKey }) {
   const players = policies.map((packed) => new Policy(packed)), phases = new Phases(isByKey);
@@ -19,9 +19,10 @@ function makeRunner({ policies, worlds, palette, by_key: isByKey }) {
     const player = players[policy], actor = new Actor(player, phases, what, memory, pools[policy]);
     const world = [], t = [], lists = player.sizes.map(() => []);
     const outcomes = worlds.map((start, k) => {
-      const played = new World(start, palette);
+      const played = new World(start, palette), actions = [];
       let phase = "", cost = 0; // of the last action; of all
-      playOn(actor, played, player.zeroHidden(), k, ({ routing }) => {
+      playOn(actor, played, player.zeroHidden(), k, ({ routing, action }) => {
+        actions.push(action);
         world.push(k);
         t.push(played.steps);
         routing.forEach((ofLayer, layer) => lists[layer].push(...ofLayer));
@@ -29,7 +30,7 @@ function makeRunner({ policies, worlds, palette, by_key: isByKey }) {
         cost += lpc(routing, player.sizes);
       });
       progress(k + 1);
-      return { success: played.success, steps: played.steps, phase, cost };
+      return { success: played.success, steps: played.steps, actions, phase, cost };
     });
     const weights = lists.map((ofLayer) => Float32Array.from(ofLayer));
     if (what === "none") pools[policy] = weights;

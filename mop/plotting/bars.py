@@ -69,7 +69,8 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
     figure, axes, _ = wrap_panels(len(shown), most_columns, 3.4, 2.2, 0.9, sharex=True, sharey=True)
     largest = np.fmax(means.mean, means.high)[shown].max()
     for ax, group in zip(axes, shown, strict=True):
-        render_bars(ax, means, group, ACTION_NAMES, largest, {"group": groups.labels[group]}, "action")
+        of_group = {"grouping": groups.grouping.title, "group": groups.labels[group]}
+        render_bars(ax, means, group, ACTION_NAMES, largest, of_group, "action")
         ax.set_title(f"{groups.labels[group]}, {counted(groups.counts[group], 'step')}", fontsize="medium", loc="left")
     figure.supxlabel("share of the steps", fontsize="medium")
     suffix = "" if group_by == "overall" else describe_groups(groups, shown)

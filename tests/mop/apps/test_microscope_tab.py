@@ -46,7 +46,7 @@ def test_a_document_is_made_once_for_a_file_as_it_is(data, tmp_path):
 
 def test_what_is_clicked_in_a_figure_selects_its_steps(data):
     view = View({"run": "a b", "tab": "Spatial", "world": "9", "step": "2"})
-    address, steps = run_controls.link_to_steps(view, tab="Temporal"), data.steps
+    address, steps = run_controls.link_to_steps(view, "all steps", tab="Temporal"), data.steps
     figures = (plot_map(data), plot_specialisation(data), plot_routing_distributions(data), plot_action_frequency(data))
     shown = [note.values for figure in figures for ax in figure.axes for note in notes_of(ax)]
     asked = [parse_qs(words[1:]) for values in shown if (words := address(values))]
@@ -64,6 +64,15 @@ def test_what_is_clicked_in_a_figure_selects_its_steps(data):
     weight = steps.layer_routing[int(layer)][:, 1]
     assert counts[f"layer {layer}, GRU 16: {low} to {high}"] == ((weight >= float(low)) & (weight < float(high))).sum()
     assert address({"layer": 0}) == ""
+    of_phase = [note.values for ax in plot_action_frequency(data, "by_key_phase").axes for note in notes_of(ax)]
+    within = run_controls.link_to_steps(view, f"cell: {x}, {y}")
+    for values in of_phase:  # what the text counts is what is selected
+        words = parse_qs(address(values)[1:]).get("steps")
+        assert (words is None) == (values["share"] == 0)
+        if words:
+            assert len(part_of(data, words[0]).steps) == round(values["share"] * values["steps"])
+            (both,) = parse_qs(within(values)[1:])["steps"]
+            assert both == f"cell: {x}, {y} & {words[0]}" and both.count(" & ") == 2
     alike = replace(steps, layer_routing=[np.full((len(steps), 3), 1 / 3, np.float32)] * 3)
     assert len(part_of(replace(data, steps=alike), "layer 0, entropy: 1.0547 to 1.0986").steps) == len(steps)
 

@@ -367,6 +367,22 @@ def test_why_asks_the_policy_once_in_each_state(browser, file):
     assert asked > 100 and again == 0
 
 
+def test_a_lost_world_opens_where_the_two_part(browser, file):
+    with Visit(browser, file) as visit:
+        visit.intervene("argmax")
+        told = visit.effect()
+        count = int(re.search(r"(\d+) lost", told)[1])
+        links = visit.page.locator("#effect p", has_text=f"{count} lost:").locator("a")
+        assert links.count() == min(count, 30) > 0 and (f"and {count - 30} more" in told) == (count > 30)
+        links.first.click()
+        visit.page.locator("#effect").wait_for()
+        step, earlier, acts = visit.page.evaluate(
+            "[chosen.step, [...Array(chosen.step).keys()].filter((t) => pair[0].at(t).chosen !== pair[1].at(t).chosen),"
+            " pair.map((episode) => episode.at(chosen.step).chosen)]"
+        )
+    assert step > 0 and earlier == [] and acts[0] != acts[1]
+
+
 def test_the_code_that_is_copied_counts_what_the_page_counts(browser, file):
     with Visit(browser, file) as visit:
         visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
