@@ -354,6 +354,7 @@ def walk_through(shown: Page, place: Path) -> str:
     expect(shown.page.locator("#path")).to_be_in_viewport()
     assert any(text.startswith("alpha 0.50, episode ") for text in shown.shown_texts())
     shown.see("connected from")
+    shown.names(": several_barrier")  # the last figure of the page
     shown.undo(lambda: shown.choose("Curve", "critic loss"))
     shown.choose("Curve", "critic loss")
     shown.names(f"{name}: training_critic_loss")

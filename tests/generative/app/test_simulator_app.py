@@ -247,8 +247,8 @@ def test_every_figure_is_drawn_at_the_ends_too(recording, learned):
     last = catalog.num_steps_of(recording.episode(k)) - 1
     for step, actions in ((0, OWN), (last, RECORDED)):
         some = chosen(learned, episode=k, step=step, actions=actions, horizon=2, num_sim_steps=12)
-        for name, draw in page.page_of(page.Settings(), some).figures.items():
-            drawn += 1
+        for name, figure in page.page_of(page.Settings(), some).figures.items():
+            drawn, draw = drawn + 1, figure.draw
             if name == "why" and not len(some.explanation.lag):
                 assert "no cause" in refusal(draw) and "no cause" in answer.why(some, View({}))
                 continue
