@@ -32,7 +32,6 @@ def _():
         "plots/",
         comparison_page.save_as_script,
     )
-    mo.md("# Runs beside each other")
     return (args,)
 
 
@@ -81,14 +80,7 @@ def _(alpha_dropdown, defaults, results, view, worlds_dropdown):
         task_results = comparison_page.filtered(filters, results)
     except InputError as error:
         elements.stop(error)
-    notes = [elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)]
-    links = map(comparison_page.link_to_run(view), shown_results.to_dict("records"))
-    table = elements.table(
-        comparison_page.as_shown(shown_results).assign(**elements.opened_by(links)),
-        format_mapping=comparison_page.FORMATS,
-        label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
-    )
-    mo.vstack([*notes, table])
+    mo.vstack([elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)])
     return filters, shown_results, task_results
 
 
@@ -110,6 +102,18 @@ def _(color_dropdown, filters, policy_dropdown, results, scale_dropdown, task_dr
         ),
     )
     return (choices,)
+
+
+@app.cell
+def _(shown_results, view):
+    links = map(comparison_page.link_to_run(view), shown_results.to_dict("records"))
+    table = elements.table(
+        comparison_page.as_shown(shown_results).assign(**elements.opened_by(links)),
+        format_mapping=comparison_page.FORMATS,
+        label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
+    )
+    table
+    return
 
 
 @app.cell

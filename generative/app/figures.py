@@ -72,7 +72,7 @@ def _draw_probabilities(ax: Axes, rows: Rows, step: int) -> None:
         text = f"{ACTION_NAMES[action]}: {probability:.4f}{marks}"
         add_note(ax, 0, 1, action - 0.4, action + 0.4, text, action=ACTION_NAMES[action], probability=probability)
     ax.set_yticks(range(len(probabilities)), ACTION_NAMES)
-    ax.set_xlim(0, 1.55)
+    ax.set_xlim(0, 1.8)
     ax.set_xticks([])
     ax.invert_yaxis()
     ax.spines[["top", "right", "bottom"]].set_visible(False)

@@ -11,7 +11,7 @@ ALL_STEPS = "all steps"
 SCALES = RELATIVE, ABSOLUTE = ("relative", "absolute")
 LEAST_WIDTH_IN, LARGEST_WIDTH_IN = 2.0, 30.0
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
-RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/linear/tasks.csv", "results/alpha.csv")
+RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv")  # other tables are of other input encoders: no seeds of these
 
 
 @dataclass(frozen=True)
