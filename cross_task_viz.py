@@ -77,11 +77,11 @@ def _(alpha_dropdown, defaults, results, view, worlds_dropdown):
     filters = replace(defaults, worlds=worlds_dropdown.value, lpc_alpha=alpha_dropdown.value)
     try:
         shown_results = comparison_page.filtered(filters, results, of_any_alpha=True)
-        task_results = comparison_page.filtered(filters, results)
+        comparison_page.filtered(filters, results)  # raises where no task is left
     except InputError as error:
         elements.stop(error)
     mo.vstack([elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)])
-    return filters, shown_results, task_results
+    return filters, shown_results
 
 
 @app.cell
@@ -107,12 +107,11 @@ def _(color_dropdown, filters, policy_dropdown, results, scale_dropdown, task_dr
 @app.cell
 def _(shown_results, view):
     links = map(comparison_page.link_to_run(view), shown_results.to_dict("records"))
-    table = elements.table(
+    elements.table(
         comparison_page.as_shown(shown_results).assign(**elements.opened_by(links)),
         format_mapping=comparison_page.FORMATS,
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
-    table
     return
 
 

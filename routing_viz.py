@@ -129,8 +129,8 @@ def _(args, figure_controls, measure, num_fresh, routing_data, run, tab, view):
     figure_name = run_figures.figure_name(tab, chosen)
     more = {"tab": "Specialisation"} if measure and run_figures.has_routing(routing_data) else {}  # one cell is no map
     name = f"{run.name}: {figure_name}{shown.part}"
-    figure = elements.drawn(page, figure_name, name, run_controls.link_to_steps(view, shown.steps, **more))
-    elements.below_absent(view, figure)
+    link = run_controls.link_to_steps(view, shown.steps, **more)
+    elements.below_absent(view, elements.drawn(page, figure_name, name, link))
     return
 
 

@@ -128,8 +128,10 @@ def complete(args: Settings, table: "pd.DataFrame") -> Settings:
     if args.worlds not in (None, ALL, *worlds):
         raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")
     penalty = args.lpc_alpha or next(iter(penalties(table)), ALL)
-    if penalty != ALL:
-        _check_number(penalty)
+    try:
+        float("nan" if penalty == ALL else penalty)
+    except ValueError:
+        raise InputError(f"--lpc_alpha must be a number, or {ALL}, not {penalty!r:.40}") from None
     return replace(args, worlds=args.worlds or worlds[0], lpc_alpha=penalty)
 
 
@@ -142,13 +144,6 @@ def filtered(args: Settings, table: "pd.DataFrame", of_any_alpha: bool = False) 
     if not is_shown.any():
         raise InputError("no result fits the filters: choose other worlds")
     return table[is_shown]
-
-
-def _check_number(text: str) -> None:
-    try:
-        float(text)
-    except ValueError:
-        raise InputError(f"--lpc_alpha must be a number, or {ALL}, not {text!r:.40}") from None
 
 
 def common_worlds(table: "pd.DataFrame") -> list[str]:

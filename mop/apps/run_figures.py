@@ -197,9 +197,9 @@ def words_of(values: Mapping) -> str:
         if f"{measure} from" in values:
             layer, low, high, *names = values
             what = max(names, key=values.__getitem__)  # the expert with most steps in this bin
-            interval = f"{values[low]:.5g} to {values[high]:.5g}"
             name = what if measure == "weight" else measure
-            return f"layer {values[layer]}, {name}: {interval}" if values[what] else ""
+            words = f"layer {values[layer]}, {name}: {values[low]:.5g} to {values[high]:.5g}"
+            return words if values[what] else ""
     words = [f"{values['grouping']}: {values['group']}"] if values.get("grouping") in _titles() else []
     words += [f"action: {values['action']}"] if "action" in values else []
     return AND.join(words) if values.get("share", 1) else ""
