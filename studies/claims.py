@@ -6,6 +6,7 @@
     python studies/claims.py --dry_run     the commands of the missing trainings
 
 Four kinds of policies, each with five seeds, and a GRU for each task, whose steps to 90 % say how difficult it is.
+They read their mission by the FiLM front; results/linear/claims/ has the same of policies with the linear one.
 Ctrl-C at any time: the same command goes on. Checkpoints and evaluations stay under results/runs/claims/ (not in git).
 Writes results/claims/: values.csv, a row for each number of each policy; pairs.csv, one for each pair of policies;
 difficulty.csv; and, from these, summary.csv and summary.md, means over seeds with intervals beside the paper's figures,
@@ -54,7 +55,8 @@ from studies.experiments import OF_THE_STUDIES, ROOT, RUNS, Training, check_comm
 NAME = "claims"  # of the list of tasks
 TASKS_FILE = FOLDER / "tasks.yaml"
 SEEDS = (0, 1, 2, 3, 4)
-PLAIN = OF_THE_STUDIES | {"num_envs": 24, "num_updates": 800, "log_interval": 8}
+READS = {"input_encoder": "film", "lang_dim": 64}
+PLAIN = OF_THE_STUDIES | READS | {"num_envs": 24, "num_updates": 800, "log_interval": 8}
 SCALED = {"lpc_alpha": 1e-6, "normalize_lpc": "true"}  # the price of `cost` where the cross-entropy is 0.09 nats
 VARIANTS = {  # kind of policy -> its flags
     "plain": PLAIN,
@@ -65,8 +67,8 @@ VARIANTS = {  # kind of policy -> its flags
 BASELINE_UPDATES = {  # enough for a GRU to reach 90 % in each task; it acts alone from the start
     "BabyAI-GoToObj-v0": 150, "BabyAI-OpenRedDoor-v0": 150, "BabyAI-UnlockLocal-v0": 200, "BabyAI-UnlockPickup-v0": 300,
     "BabyAI-OpenTwoDoors-v0": 300, "BabyAI-KeyCorridorS3R1-v0": 300, "BabyAI-GoToDoor-v0": 400,
-    "BabyAI-GoToRedBallGrey-v0": 500, "BabyAI-BlockedUnlockPickup-v0": 2000, "BabyAI-GoToLocal-v0": 2500,
-    "BabyAI-PickupLoc-v0": 2500, "BabyAI-PutNextLocal-v0": 4000,
+    "BabyAI-GoToRedBallGrey-v0": 500, "BabyAI-BlockedUnlockPickup-v0": 1000, "BabyAI-GoToLocal-v0": 600,
+    "BabyAI-PickupLoc-v0": 600, "BabyAI-PutNextLocal-v0": 1500,
 }  # fmt: skip
 MASTERED = 0.9  # share of the latest 100 episodes
 NUM_EPISODES = 200  # of an evaluation in a task, with and without intervention
@@ -87,7 +89,8 @@ def policies() -> Iterator[Training]:
 def baselines() -> Iterator[Training]:
     """A GRU for each task, alone."""
     for task_id in task_ids():
-        flags = OF_THE_STUDIES | {"num_updates": BASELINE_UPDATES[task_id], "teacher_mix": 0.0, "log_interval": 2}
+        own = {"num_updates": BASELINE_UPDATES[task_id], "teacher_mix": 0.0, "log_interval": 2}
+        flags = OF_THE_STUDIES | READS | own
         yield Training("claims", task_id, "baseline", 0, 0, flags, policy="gru")
 
 
