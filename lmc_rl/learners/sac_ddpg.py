@@ -80,7 +80,7 @@ class RLRun:
         self.collects = True  # whether it acts; with a frozen buffer it only learns
         self.eval_return = self.eval_std = math.nan
         self._evaluation = EvaluationWorlds(config.env, config.max_episode_steps)
-        self.columns = _columns(config.algo)
+        self.columns = _columns()
 
     @property
     def policy(self):
@@ -246,14 +246,15 @@ def samples_of(rows: Tensor, obs_dim: int, action_dim: int) -> ReplayBufferSampl
 # --- how its log is shown -------------------------------------------------------------------------------------------
 
 
-def _columns(algo: str) -> Columns:
-    def plot(table: "pd.DataFrame", label: str) -> "Figure":
-        from lmc_rl.analysis.training_figures import plot_training  # here: matplotlib takes most of a second to load
-
-        return plot_training({label: table})
-
+def _columns() -> Columns:
     counters = ("env_steps", "gradient_steps")
-    return Columns(counters, {"steps_per_s": "env_steps"}, _bar_text, _closing_lines, plot)
+    return Columns(counters, {"steps_per_s": "env_steps"}, _bar_text, _closing_lines, _plot)
+
+
+def _plot(table: "pd.DataFrame", label: str) -> "Figure":
+    from lmc_rl.analysis.training_figures import plot_training  # here: matplotlib takes most of a second to load
+
+    return plot_training({label: table})
 
 
 def _bar_text(row: Row) -> str:

@@ -202,8 +202,10 @@ def link_to_steps(view: View, now: str, **more: object) -> Callable[[Mapping], s
 
     def address(values: Mapping) -> str:
         words = words_of(values)
-        parts = [*([] if now == ALL_STEPS else now.split(AND)), *words.split(AND)]
-        steps = AND.join(dict.fromkeys(parts))
-        return view.here({**more, "steps": steps, WORLD: None, STEP: None}) if words else ""
+        if not words:
+            return ""
+        within = [] if now == ALL_STEPS else now.split(AND)
+        steps = AND.join(dict.fromkeys([*within, *words.split(AND)]))
+        return view.here({**more, "steps": steps, WORLD: None, STEP: None})
 
     return address

@@ -35,6 +35,7 @@ _CELL = "cell"
 AND = " & "  # of several selections together
 _ROUNDED = 1e-4  # by which the ends of an interval may be off
 _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
+_TITLES = {GROUPINGS[name].title: name for name in _SELECTIONS}
 MAPS, ACTIONS = "Spatial", "Actions"  # tabs
 CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
@@ -200,14 +201,9 @@ def words_of(values: Mapping) -> str:
             name = what if measure == "weight" else measure
             words = f"layer {values[layer]}, {name}: {values[low]:.5g} to {values[high]:.5g}"
             return words if values[what] else ""
-    words = [f"{values['grouping']}: {values['group']}"] if values.get("grouping") in _titles() else []
+    words = [f"{values['grouping']}: {values['group']}"] if values.get("grouping") in _TITLES else []
     words += [f"action: {values['action']}"] if "action" in values else []
     return AND.join(words) if values.get("share", 1) else ""
-
-
-def _titles() -> dict[str, str]:
-    """The groupings whose groups can be selected, by their titles."""
-    return {GROUPINGS[name].title: name for name in _SELECTIONS}
 
 
 def part_of(data: RoutingData, selection: str | None) -> RoutingData:
@@ -235,7 +231,7 @@ def _mask_of(data: RoutingData, title: str, label: str) -> np.ndarray:
         values = _measured(data, int(found[1]))[found[2]]
         is_last = high > values.max() - _ROUNDED  # the last bin has its upper end
         return (values >= low) & ((values < high) | is_last)
-    groups = group_routing_data(data, _titles()[title])
+    groups = group_routing_data(data, _TITLES[title])
     return groups.mask(groups.labels.index(label))
 
 

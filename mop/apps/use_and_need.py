@@ -29,14 +29,15 @@ def rows_of(run: Run, data: RoutingData) -> list[Mapping]:
     rows = load_rows(path)
     if not rows:
         raise InputError(f"`{path}`: there are no interventions of this run yet; `{command}` makes them")
-    intact = [row for row in rows if row["intervention"] == NONE][-1:]
-    others = [row for of_intact in intact for row in comparable(rows, of_intact) if row["intervention"] != NONE]
-    if not others:
+    intact = next((row for row in reversed(rows) if row["intervention"] == NONE), None)
+    same = [] if intact is None else comparable(rows, intact)
+    others = [row for row in same if row["intervention"] != NONE]
+    if intact is None or not others:
         raise InputError(
             f"`{path}`: of its {counted(len(rows), 'row')} none is of the intact policy with others of the same "
             f"checkpoint, worlds and phases; `{command}` makes them"
         )
-    return [*intact, *others]
+    return [intact, *others]
 
 
 def command_of(run: Run, data: RoutingData) -> str:

@@ -64,9 +64,8 @@ def intervene(
 ) -> int:
     """Make the rows that are missing of the interventions asked for, tell them all, draw use against need.
 
-    Of a policy of several tasks, for each of them, or for `settings.task`. what: None for `standard_battery`, else the
-    intact episodes have a row too; force:
-    also those that have a row. Returns 0.
+    Of a policy of several tasks, for each of them, or for `settings.task`. what: None for `standard_battery`; what is
+    asked for has the intact episodes before it; force: also those that have a row. Returns 0.
     """
     evaluations = by_task(FoundCheckpoint(RunKey.from_checkpoint(checkpoint), Path(checkpoint)))
     keys = [found.key for found in evaluations if settings.task is None or found.key.is_of(settings.task)]
