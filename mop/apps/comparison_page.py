@@ -180,7 +180,8 @@ def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
     names = {word: name for name, word in POLICIES.items()}
     shown = {"task": table["task_id"].map(task_name), "trained on": table["trained_on"]}
     shown |= {"policy": table["policy"].map(names)}
-    shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
+    intervals = [None if low != low else f"{low:.1%} to {high:.1%}" for low, high in bounds]
+    shown |= {"success": table["success_rate"], "interval": intervals}
     shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
     shown |= {name: table[name] for name in ("lpc_alpha", "trial", "seed", "update")}
     shown |= {"worlds": worlds_of(table).map(worlds_name) if len(common_worlds(table)) > 1 else None}

@@ -182,9 +182,10 @@ def _frontier(cost: np.ndarray, success: np.ndarray) -> np.ndarray:
 
 
 def _points(rows: "pd.DataFrame", what: Measure) -> np.ndarray:
-    """What is drawn of R rows: value, low and high (3, R); without an interval, all three are the value."""
+    """What is drawn of R rows: value, low and high (3, R); an end that a row lacks is its value."""
     names = (what.column, what.low or what.column, what.high or what.column)
     points = what.factor * np.stack([rows[name].to_numpy(float) for name in names])
+    points = np.where(np.isnan(points), points[0], points)
     return np.round(100 - points[[0, 2, 1]], 9) if what.is_log else points
 
 
@@ -201,8 +202,9 @@ def _text_of(row: Mapping) -> str:
     numbers = {name: row.get(name) for name in ("lpc_alpha", "trial", "seed", "update")}
     names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
     parts = [f"success {100 * row['success_rate']:.1f} %"]
-    if {"success_low", "success_high"} <= row.keys():
-        parts[0] += f" ({100 * row['success_low']:.1f} to {100 * row['success_high']:.1f})"
+    low, high = (row.get(name) for name in ("success_low", "success_high"))
+    if low == low is not None and high == high is not None:
+        parts[0] += f" ({100 * low:.1f} to {100 * high:.1f})"
     if row.get("num_episodes") == row.get("num_episodes") and row.get("num_episodes") is not None:
         parts[0] += f" of {int(row['num_episodes']):,} episodes"
     forms = {"path_ratio": "path ratio {:.2f}", "mean_lpc": "mean LPC {:,.0f}", "env_steps": "trained {:,.0f} steps"}

@@ -79,6 +79,8 @@ def test_table_of_results_and_older_tables(cache_dir, tmp_path):
     assert rows.loc[1, "success_low"] == pytest.approx(0.469, abs=1e-3)
     assert worlds_of(rows).tolist() == ["12:0", "unknown"] and rows["env_steps"].tolist()[0] == 300 * 16 * 32
     assert len(problems) == 1 and "result.json is skipped: results lie in" in problems[0]
+    (shown,) = as_shown(rows.assign(success_low=[0.7, None], success_high=[1.0, None]))["interval"].dropna()
+    assert shown == "70.0% to 100.0%", "an older table may have neither an interval nor a number of episodes"
     pd.DataFrame(old).assign(eval_seed=0).to_csv(table, index=False)
     rows, _ = load_table(str(cache_dir), [table])
     assert worlds_of(rows).tolist() == ["12:0", "1000:0", "1000:0"], "another evaluation of the same run"

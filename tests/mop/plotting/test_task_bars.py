@@ -123,6 +123,20 @@ def test_failures_against_lpc_have_few_at_the_top(table):
     assert sorted(drawn)[1:] == pytest.approx([2, 10, 30, 50]) and min(drawn) == ax.get_yticks()[0]
 
 
+def test_a_row_without_an_interval_is_drawn_as_its_value(table):
+    """Tables made elsewhere have rates alone; one such row is among others here."""
+    table.loc[0, ["success_low", "success_high"]] = np.nan
+    for rows in (table, table.assign(success_low=None, success_high=None)):
+        by_task = plot_by_task(rows, "failures")
+        (ax,) = plot_success_against_lpc(rows, "task_id", measure="failures").axes
+        assert by_task.axes[0].get_xlim()[1] > 50 and ax.get_ylim()[0] > 50
+        lines = [part.get_segments()[0][:, 0].tolist() for part in by_task.axes[0].collections]
+        assert [0, 0] in lines and len(lines) == 4
+        assert hover_text(by_task.axes[0], 0, 0.83).startswith("Easy mixture trial 0 seed 0: success 100.0 % of 100")
+        y = [value for container in ax.containers for value in container.lines[0].get_ydata()]
+        assert sorted(y) == pytest.approx([0, 2, 10, 30, 50])
+
+
 def test_many_tasks_have_a_panel_each_and_nothing_is_cut(table):
     """More tasks than hues: what they are called is written above their points, within the figure."""
     many = pd.concat(
