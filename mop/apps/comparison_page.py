@@ -246,21 +246,21 @@ def word_of(run: Run) -> str:
 
 
 def choose_pair(cached: Mapping[str, Run], left: str | None, right: str | None) -> tuple[Run, Run]:
-    """The runs of two words, by default the first two of one task."""
+    """The runs of two words; where one is missing, the first pair that has the other, of one task if there is one."""
     by_word = {word_of(run): run for run in cached.values()}
     for word in filter(None, (left, right)):
         if word not in by_word:
             raise InputError(f"there is no routing cache of {word}; there are {', '.join(by_word)}")
     if left and right:
         return by_word[left], by_word[right]
-    pairs = [*itertools.combinations(cached.values(), 2)]
+    of_left, of_right = ([by_word[word]] if word else [*by_word.values()] for word in (left, right))
+    pairs = [pair for pair in itertools.product(of_left, of_right) if pair[0] != pair[1]]
     if not pairs:
         raise InputError(
             f"{next(iter(cached))} is the only run with a routing cache, and two are needed to compare: "
             "`python batch_eval.py` makes more"
         )
-    first, second = next((pair for pair in pairs if pair[0].key.task_id == pair[1].key.task_id), pairs[0])
-    return (by_word[left] if left else first), (by_word[right] if right else second)
+    return next((pair for pair in pairs if pair[0].key.task_id == pair[1].key.task_id), pairs[0])
 
 
 def short_name(data: RoutingData) -> str:

@@ -36,7 +36,7 @@ from mop.apps.comparison_page import (
     worlds_of,
 )
 from mop.apps.elements import View, opened_by
-from mop.apps.runs import find_cached_runs, load_routing
+from mop.apps.runs import Run, find_cached_runs, load_routing
 from mop.apps.template import Export
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
@@ -147,9 +147,21 @@ def test_two_runs_are_chosen_by_the_folders_of_their_caches(cache_dir):
     left, right = choose_pair(cached, None, None)
     assert (left.key, right.key) == (KEY, RunKey(TASK, 7, None, 50))
     assert choose_pair(cached, words[1], words[1]) == (right, right) and choose_pair(cached, words[1], None)[0] == right
+    assert choose_pair(cached, None, words[0]) == (right, left)
     assert "trial_1" in refusal(choose_pair, cached, "X/trial_1", None)
     shutil.rmtree(right.cache_path.parent)
     assert "batch_eval.py" in refusal(choose_pair, find_cached_runs([], str(cache_dir)), None, None)
+
+
+def test_a_run_that_is_given_alone_is_compared_with_another_of_its_task():
+    runs = [Run(RunKey(task, trial), "") for task, trial in (("A", 0), ("B", 0), ("B", 1), ("C", 0))]
+    cached = {run.name: run for run in runs}
+    a, b, b_1, c = runs
+    pairs = {(None, None): (b, b_1), ("A", None): (a, b), ("B", None): (b, b_1), ("B_1", None): (b_1, b)}
+    pairs |= {("C", None): (c, a), (None, "A"): (b, a), (None, "B"): (b_1, b), (None, "B_1"): (b, b_1)}
+    words = {None: None, "A": "A/trial_0", "B": "B/trial_0", "B_1": "B/trial_1", "C": "C/trial_0"}
+    for (left, right), chosen in pairs.items():
+        assert choose_pair(cached, words[left], words[right]) == chosen, (left, right)
 
 
 def test_two_runs_in_numbers_and_what_their_maps_can_show(cache_dir):
