@@ -15,6 +15,7 @@ from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path
 from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.common.files import file_digest
+from mop.evaluation.settings import Filters
 
 _GOOD = 0.9  # success of a run that is worth seeing first
 FINAL = "final"  # the word for the last checkpoint of a run, where the others have the number of their update
@@ -145,19 +146,22 @@ def choose_run(found: Runs, args: RunSettings) -> Run:
     Where they ask for nothing: the mixture with a cache and the longest episodes of those that solve 90 % of theirs,
     since most happens in these.
     """
-    asked = {"trial": args.trial, "seed": args.seed, "update": args.update}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if not asked and args.task is None and (telling := _most_telling(found)) is not None:
+    filters = Filters(args.task, args.trial, args.seed, args.update)
+    if filters == Filters() and (telling := _most_telling(found)) is not None:
         return telling
-    # a policy of several tasks is not taken for one of this task alone, wherever its name stands in the order
-    for runs in sorted(found.values(), key=lambda runs: args.task not in (None, runs[0].key.task)):
-        runs = [run for run in runs if args.task is None or run.key.is_of(args.task)]
-        fitting = [run for run in runs if all(getattr(run.key, name) == value for name, value in asked.items())]
+
+    def is_named(runs: Sequence[Run]) -> tuple[bool, bool]:
+        key = runs[0].key
+        return args.task in (None, key.task), args.seed in (None, key.seed)
+
+    # a policy of several tasks is not taken for one of this task alone, wherever its name stands in the order, nor a
+    # trial of this number for one whose path names the seed
+    for runs in sorted(found.values(), key=is_named, reverse=True):
+        fitting = [run for run in runs if filters.fits(run.key) and args.update in (None, run.key.update)]
         if fitting:
             return last_cached(fitting)
     names = ", ".join(map(label_of, found.values()))
-    words = asked | ({} if args.task is None else {"task": args.task})
-    raise InputError(f"none of the {len(found)} runs has {words}; they are: {names}")
+    raise InputError(f"none of the {len(found)} runs fits {filters.as_words()}; they are: {names}")
 
 
 def _most_telling(found: Runs) -> Run | None:

@@ -134,14 +134,10 @@ def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCh
     """
 
     def wanted(item: FoundCheckpoint) -> bool:
-        key = item.key
-        seed = key.trial if key.seed is None else key.seed
         return (
-            (filters.task is None or key.is_of(filters.task))
-            and (filters.trial is None or key.trial == filters.trial)
-            and (filters.seed is None or seed == filters.seed)
-            and (filters.update is None or filters.update in (key.update, update_of(item)))
-            and not (filters.final_only and key.update is not None)
+            filters.fits(item.key)
+            and (filters.update is None or filters.update in (item.key.update, update_of(item)))
+            and not (filters.final_only and item.key.update is not None)
         )
 
     found = [item for checkpoint in find_checkpoints(roots) for item in by_task(checkpoint)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from mop.artifacts.run_paths import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR
+from mop.artifacts.run_paths import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey
 from mop.common.cli import as_flags, changes_of, setting
 from mop.common.values import MAX_ENVS, MAX_EPISODES
 
@@ -57,6 +57,15 @@ class Filters:
     seed: int | None = setting(None, "only this seed (where a path names none, the seed is the trial number)", low=0)
     update: int | None = setting(None, "only checkpoints of this update", low=0)
     final_only: bool = setting(False, "no periodic checkpoints")
+
+    def fits(self, key: RunKey) -> bool:
+        """Whether the run of a checkpoint is asked for; which of its updates are, only their files tell."""
+        seed = key.trial if key.seed is None else key.seed
+        return (
+            (self.task is None or key.is_of(self.task))
+            and self.trial in (None, key.trial)
+            and self.seed in (None, seed)
+        )
 
     def as_words(self) -> str:
         """Those that are given, as they are typed."""

@@ -138,7 +138,12 @@ def test_choose_run():
 
     assert choose() == keys[0] and choose(trial=1) == keys[1]
     assert choose(trial=1, seed=3) == keys[3] and choose(update=50) == keys[2]
-    assert "update" in refusal(choose, update=5)
+    assert choose(seed=0) == keys[0], "where a path names no seed, it is the trial number, as for batch_eval.py"
+    assert choose(seed=2) == keys[1] and choose(seed=3, update=50) == keys[2]
+    assert "--seed 1" in refusal(choose, seed=1) and "--update 5" in refusal(choose, update=5)
+    named = RunKey("T", 0, 0)
+    found[named.folder("").as_posix()] = [Run(named, "")]
+    assert choose(trial=0) == keys[0] and choose(trial=0, seed=0) == named, "a path that names it goes before"
 
 
 def test_flags(monkeypatch):
