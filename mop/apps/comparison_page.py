@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from mop.analysis.groups import GROUPINGS, get_available_analyses
 from mop.analysis.run_comparison import Pair, compare_metrics, pair_worlds
-from mop.apps.flags import RESULTS_PATHS, CacheSettings
+from mop.apps.flags import RESULTS_PATHS, CacheSettings, SavingSettings
 from mop.apps.runs import Run, find_cached_runs, load_routing
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.results import load_results, load_table_rows
@@ -55,7 +55,7 @@ ALL = "all"  # the word for no filter
 
 
 @dataclass(frozen=True)
-class Settings(CacheSettings):
+class Settings(CacheSettings, SavingSettings):
     """What is shown across runs, in the words of the flags and of the address."""
 
     results_path: tuple[str, ...] = setting(RESULTS_PATHS, "tables beside the cached results", metavar="CSV")

@@ -34,7 +34,7 @@ class SavingSettings:
 
 
 @dataclass(frozen=True)
-class CacheSettings(SavingSettings):
+class CacheSettings:
     """Where checkpoints, results and routing caches are."""
 
     checkpoint_dir: tuple[str, ...] = setting(CHECKPOINT_DIRS, "trees of checkpoints", metavar="DIR")
@@ -42,7 +42,7 @@ class CacheSettings(SavingSettings):
 
 
 @dataclass(frozen=True)
-class RunSettings(CacheSettings):
+class RunSettings(CacheSettings, SavingSettings):
     """Which run an app shows first, and how it is evaluated."""
 
     task: str | None = setting(None, "begin with a run of this task id (of several: NAME, NAME/ID)")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from checks import refusal
 from old_caches import CACHE, TASK
-from scripts import run_here, run_script_here, script_command
+from scripts import run_here, run_script_here, script_command, the_error_line
 
 from mop.apps import gallery
 from mop.apps.comparison_page import load_table
@@ -86,6 +86,12 @@ def test_without_a_readable_run_there_is_no_site(tmp_path, capsys):
     assert not (tmp_path / "site").exists()
     result = run_script_here(capsys, "gallery.py", cwd=tmp_path)
     assert result.returncode == 2 and "batch_eval.py" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_flags_of_figures_that_are_files_are_refused(tmp_path, capsys):
+    for words in (("--only", "pathways"), ("--format", "pdf"), ("--width", "5"), ("--plots_dir", "plots")):
+        result = run_script_here(capsys, "gallery.py", *words, cwd=tmp_path)
+        assert result.returncode == 2 and words[0] in the_error_line(result.stderr)
 
 
 def test_pages_work_from_the_disk(place, browser):
