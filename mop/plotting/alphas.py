@@ -318,9 +318,10 @@ def plot_phase_maps(
     if value == "lpc" and 0 < _LOG_FROM * scale[0] < scale[1]:
         scale = LogScale(scale)
     grid = MapGrid(compute_grid_bounds(np.concatenate([cells.cells for cells in found]), grid_size), walls)
+    highest = {alpha: next(phase for phase in maps if alpha in maps[phase]) for alpha in alphas}  # of each column
 
     def map_of(phase: str, alpha: float) -> Panel | None:
-        cells, head = maps[phase].get(alpha), f"lpc_alpha {alpha:g}" if phase == next(iter(maps)) else ""
+        cells, head = maps[phase].get(alpha), f"lpc_alpha {alpha:g}" if phase == highest[alpha] else ""
         if cells is None:
             return None
         shown, place = (cells.cells, cells.counts, cells.values), {"phase": phase, "lpc_alpha": alpha}

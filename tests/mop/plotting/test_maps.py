@@ -8,8 +8,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import make_data, make_steps, random_data, three_visits
 
+from mop.analysis.many_runs import SeedCells
+from mop.plotting.alphas import plot_phase_maps
 from mop.plotting.heatmaps import LPC_CMAP
-from mop.plotting.hover import values_of
+from mop.plotting.hover import notes_of, values_of
 from mop.plotting.maps import (
     lpc_scale,
     plot_grouped_routing,
@@ -184,6 +186,14 @@ def test_a_row_for_each_group_on_one_scale(carried):
     np.testing.assert_allclose(cell_color(holding[0], 4, 1), faded(ramp(0)(0.25), 1), atol=0.005)
     for ax, value in ((empty[2], 0.0), (holding[2], 100 / 600)):  # LPC 100 and 200 of 100 to 700
         np.testing.assert_allclose(cell_color(ax, 4, 1), faded(colormaps[LPC_CMAP](value), 1), atol=0.01)
+
+
+def test_every_column_of_maps_by_phase_is_named():
+    """Also that of an lpc_alpha at which no run was in the first phase."""
+    cells = SeedCells(np.array([[1, 1], [2, 1]]), np.array([5, 9]), np.array([1, 1]), np.array([100.0, 200.0]))
+    figure = plot_phase_maps({"first": {1e-5: cells}, "second": {0.0: cells, 1e-5: cells}}, "lpc")
+    titles = {(notes[0].values["phase"], ax.get_title()) for ax in figure.axes if (notes := notes_of(ax))}
+    assert titles == {("first", "lpc_alpha 1e-05"), ("second", "lpc_alpha 0"), ("second", "")}
 
 
 def test_cells_with_few_steps_can_be_left_out_of_every_figure():
