@@ -71,7 +71,8 @@ def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
     checkpoint_updates: Container[int] = (), branch_update: int | None = None, names: FileNames = _USUAL,
     saved: Mapping | None = None, on_row: Callable[[dict[str, float]], object] = lambda row: None,
-    checkpoint_on_interrupt: bool = True, is_over: Callable[[], bool] = lambda: False,
+    checkpoint_on_interrupt: bool = True, kept_updates: Container[int] = (),
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Path:  # fmt: skip
     """Train a run up to `num_updates` updates; the path of its final checkpoint, in `folder`.
 
@@ -79,9 +80,9 @@ def drive(
     checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; checkpoint_updates: further updates
     after which there is one; branch_update: after it, the state is also kept as BRANCH_NAME; names: of files that are
     called otherwise; saved: what training_state.pt holds, to continue from it; on_row: called with each new row of the
-    log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides the state; is_over: asked
-    after each update, whether the run ends here, before `num_updates`. Raises KeyboardInterrupt after SIGINT or
-    SIGTERM, when everything is saved; it says where.
+    log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides the state; kept_updates: of
+    checkpoints that are there already and stay; is_over: asked after each update, whether the run ends here, before
+    `num_updates`. Raises KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved; it says where.
     """
     unfinished_row = None
     if saved is not None:
@@ -95,7 +96,7 @@ def drive(
 
     def is_due() -> bool:
         at_interval = checkpoint_interval and run.update % checkpoint_interval == 0
-        return bool(at_interval) or run.update in checkpoint_updates
+        return (bool(at_interval) or run.update in checkpoint_updates) and run.update not in kept_updates
 
     if saved is not None and saved.get("is_interrupted") and not is_due():
         (folder / names.periodic(run)).unlink(missing_ok=True)  # it was written for the interruption alone
@@ -122,7 +123,7 @@ def drive(
             if is_last:
                 break
             if interruption.signal is not None:
-                if checkpoint_on_interrupt:
+                if checkpoint_on_interrupt and run.update not in kept_updates:
                     path = files.save_checkpoint(names.periodic(run), is_interrupted=True)
                 else:
                     path = files.save_state()

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from mop.artifacts.checkpoints import load_training_state
+from mop.artifacts.checkpoints import load_checkpoint, load_training_state, quick_config
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError
 from mop.common.files import open_output_dir
@@ -29,15 +29,14 @@ def train(config: dict, given: Collection[str] = ()) -> Path:
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     root = key.folder(config["checkpoint_dir"])
     with open_output_dir(root, flag="--checkpoint_dir", other="another --trial or --seed") as folder:
-        saved, location, ended_at = _saved_state(folder, config, given), None, None
+        saved, location, is_longer = _saved_state(folder, config, given), None, False
         if saved is None:
             config = config | {"seed": key.trial if key.seed is None else key.seed}
             for task_id, _ in tasks_of(config):
                 check_teachable(task_id, config["seed"], config["max_steps"])
         else:
             location = _encoder_location(saved["config"], config, given)
-            if _is_longer(saved["config"], config, given):
-                ended_at = saved["config"]["scheduled_updates"]
+            if is_longer := _is_longer(saved["config"], config, given):
                 saved = _before_decay(folder, saved, config["num_updates"])
             config = _continued(saved["config"], saved["update"], config, given, folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
@@ -52,13 +51,15 @@ def train(config: dict, given: Collection[str] = ()) -> Path:
             wandb_run = _start_wandb(config["wandb_project"], key.label, run.config)
             if saved is None and config["overwrite"]:
                 _remove_old_run(folder)
-            if saved is not None and ended_at is not None and (folder / FINAL_NAME).exists():
-                end = (folder / FINAL_NAME).rename(folder / f"checkpoint_{ended_at}.pt")
+            if saved is not None and is_longer and (folder / FINAL_NAME).exists():
+                with reading(folder / FINAL_NAME, "checkpoint"):
+                    update = load_checkpoint(folder / FINAL_NAME)["update"]
+                end = (folder / FINAL_NAME).rename(folder / f"checkpoint_{update}.pt")
                 print(f"going on from update {saved['update']}, before the learning rate fell; the end so far is {end}")
             final_path = drive(
                 run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
-                checkpoint_interval=config["checkpoint_interval"], saved=saved,
-                branch_update=run.decay_update, on_row=lambda row: wandb_run and wandb_run.log(row, step=run.update),
+                checkpoint_interval=config["checkpoint_interval"], saved=saved, branch_update=run.decay_update,
+                kept_updates=_old_ends(folder), on_row=lambda row: wandb_run and wandb_run.log(row, step=run.update),
             )  # fmt: skip
             if wandb_run is not None:
                 wandb_run.finish()
@@ -162,6 +163,12 @@ def _before_decay(folder: Path, state: dict, num_updates: int) -> dict:
         state = _load_state(path, set(config))
     state["config"]["scheduled_updates"] = num_updates
     return state
+
+
+def _old_ends(folder: Path) -> set[int]:
+    """Updates at which the run ended before it was lengthened; a checkpoint on the way is of less than its run's."""
+    told = map(quick_config, folder.glob("checkpoint_[0-9]*.pt"))
+    return {about["update"] for about in told if about.get("update", -1) == about.get("num_updates")}
 
 
 def _remove_old_run(folder: Path) -> None:

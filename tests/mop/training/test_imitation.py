@@ -573,14 +573,19 @@ def test_a_longer_run_branches_off_before_the_learning_rate_fell(tmp_path, capsy
     assert_same(*({name: checkpoint[name] for name in kept} for checkpoint in (run.checkpoint(), final)))
     run.close()
 
-    trained("run", "--num_updates", 12, "--resume")
+    trained("run", "--num_updates", 12, "--resume", "--checkpoint_interval", 2)  # from update 5
+    assert load_checkpoint(short / "checkpoint_8.pt")["update"] == 8
+    assert_same(load_checkpoint(short / "checkpoint_6.pt"), end)
+    assert_same(load_checkpoint(short / "checkpoint_10.pt"), final)
     trained("run", "--num_updates", 14, "--resume")  # from update 6, at which the first run ended
     assert_same(load_checkpoint(short / "checkpoint_6.pt"), end)
     (short / "state_before_decay.pt").unlink()
     assert "state_before_decay" in refusal(trained, "run", "--num_updates", 16, "--resume")
     cut = tmp_path / "cut" / short.relative_to(tmp_path / "run")
     save_training_state(cut / "training_state.pt", branch)  # of a run that was cut off before its rate fell
+    early = load_checkpoint(trained("cut", "--num_updates", 3, "--resume") / "checkpoint_final.pt")
     trained("cut", "--num_updates", 10, "--resume")
+    assert_same(load_checkpoint(cut / "checkpoint_3.pt"), early)  # it ended before its schedule did
     assert_same(load_checkpoint(cut / "checkpoint_final.pt")["policy_state_dict"], final["policy_state_dict"])
 
 

@@ -184,6 +184,19 @@ def test_a_signal_ends_the_run_after_its_update(whole, tmp_path, number):
     assert names(tmp_path) == names(whole)  # the checkpoint of the interruption is not taken for one more policy
 
 
+@pytest.mark.parametrize("update", [4, 5])
+def test_a_checkpoint_to_keep_is_neither_replaced_nor_removed(whole, tmp_path, update):
+    kept = tmp_path / f"checkpoint_{update}.pt"
+    kept.write_bytes(b"of the end so far")
+    with pytest.raises(KeyboardInterrupt):
+        drive_walk(Walk({update - 1: lambda: os.kill(os.getpid(), signal.SIGINT)}), tmp_path, kept_updates={update})
+    state = load_training_state(tmp_path / "training_state.pt")
+    assert state["update"] == update and kept.read_bytes() == b"of the end so far"
+    drive_walk(Walk(), tmp_path, saved=state, kept_updates={update})
+    assert_same_end(tmp_path, whole)
+    assert kept.read_bytes() == b"of the end so far" and (tmp_path / "checkpoint_8.pt").exists()
+
+
 def test_a_step_that_takes_long_answers_meanwhile(tmp_path, monkeypatch, capsys):
     """The first signal waits for the step; whoever waits is told so, and by whom not much is lost."""
     assert interruption._PATIENCE_S <= 1.0
