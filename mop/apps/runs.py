@@ -102,7 +102,7 @@ def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str
     """Every run with a routing cache or a checkpoint, by `Run.folder`; those with a cache first.
 
     A policy of several tasks is there once for each. The checkpoints of a run are in the order of their updates, the
-    final one last; a periodic one of the same update as the final one is left out, unless it alone has a cache.
+    final one last.
     """
     found: dict[str, list[Run]] = {}
     for run in _list_runs(checkpoint_dirs, cache_dir):
@@ -113,7 +113,7 @@ def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str
             f"there is no routing cache under {cache_dir}/ and no checkpoint under {places}: "
             "train a policy with `python train_mop.py`, then evaluate it with `python batch_eval.py`"
         )
-    return {folder: _without_copies(sorted(runs, key=lambda run: run.key)) for folder, runs in found.items()}
+    return {folder: sorted(runs, key=lambda run: run.key) for folder, runs in found.items()}
 
 
 def find_cached_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, Run]:
@@ -185,15 +185,6 @@ def _list_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> list[Ru
     checkpoints = {found.key: found.path for file in files for found in by_task(file)}
     keys = [*cached, *(key for key in checkpoints if key not in cached)]
     return [Run(key, cache_dir, checkpoints.get(key)) for key in keys]
-
-
-def _without_copies(runs: list[Run]) -> list[Run]:
-    """Without the periodic checkpoint that the final one is a copy of."""
-    final = runs[-1]
-    if len(runs) == 1 or final.key.update is not None:
-        return runs
-    copy = replace(final.key, update=final.about.get("update"))
-    return [run for run in runs if run.key != copy or run is final or (run.has_cache and not final.has_cache)]
 
 
 def file_version(path: Path) -> tuple[int, int]:

@@ -96,7 +96,7 @@ def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
 
     Links to folders are followed, see `find_files`.
     Where two roots have a checkpoint of the same key, that of the first root is taken, with a warning if the files
-    differ. A periodic checkpoint is left out if the final one of its run is of the same update.
+    differ.
     """
     found: dict[RunKey, Path] = {}
     for root in map(Path, roots):
@@ -108,11 +108,6 @@ def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
             first = found.setdefault(key, path) if path.is_file() else path
             if first != path and read_bytes(first) != read_bytes(path):
                 warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
-    final_ones = {replace(key, update=None) for key in found if key.update is not None}
-    for final in final_ones & found.keys():
-        update = update_of(FoundCheckpoint(final, found[final]))
-        if update is not None:
-            found.pop(replace(final, update=update), None)
     return [FoundCheckpoint(key, found[key]) for key in sorted(found)]
 
 

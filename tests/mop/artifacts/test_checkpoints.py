@@ -161,26 +161,6 @@ def test_find_checkpoints_takes_the_layout_and_nothing_else(tmp_path):
     assert find_checkpoints([tmp_path / "missing"]) == [] == find_checkpoints([])
 
 
-@pytest.mark.parametrize(
-    ("final", "kept"),
-    [
-        (toy_checkpoint(update=5000), {"200", "final"}),
-        (toy_checkpoint(num_updates=5000), {"200", "final"}),
-        (toy_checkpoint(num_updates=np.int64(5000)), {"200", "final"}),
-        (toy_checkpoint(update=5001, num_updates=5000), {"200", "5000", "final"}),
-        (toy_checkpoint(), {"200", "5000", "final"}),
-        (None, {"200", "5000", "final"}),  # unreadable
-    ],
-)
-def test_a_periodic_checkpoint_of_the_final_update_is_one_run(tmp_path, final, kept):
-    folder = RunKey(TASK, 0, seed=3).folder(tmp_path)
-    for update in (200, 5000):
-        save_checkpoint(folder / f"checkpoint_{update}.pt", toy_checkpoint(update=update))
-    path = folder / "checkpoint_final.pt"
-    path.write_bytes(b"cut") if final is None else torch.save(final, path)
-    assert {item.path.stem.removeprefix("checkpoint_") for item in find_checkpoints([tmp_path])} == kept
-
-
 def test_the_first_root_wins_and_a_difference_is_told(tmp_path):
     first, second = tmp_path / "checkpoints", tmp_path / "modal_checkpoints"
     same, other, only = RunKey("A", 0), RunKey("A", 1), RunKey("B", 0, 4)
