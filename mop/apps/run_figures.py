@@ -34,8 +34,9 @@ ACTION_MAPS = ("action entropy", "action probabilities")
 _CELL = "cell"
 AND = " & "  # of several selections together
 _ROUNDED = 1e-4  # by which the ends of an interval may be off
+# those of a menu; a click on a group selects by any of GROUPINGS
 _SELECTIONS = ("by_action", "by_carrying", "by_key_phase", "by_subgoal", "by_instruction", "by_outcome")
-_TITLES = {GROUPINGS[name].title: name for name in _SELECTIONS}
+_TITLES = {grouping.title: name for name, grouping in GROUPINGS.items() if name != "overall"}
 MAPS, ACTIONS = "Spatial", "Actions"  # tabs
 CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
@@ -192,8 +193,6 @@ def selections(data: RoutingData) -> dict[str, int]:
 
 def words_of(values: Mapping) -> str:
     """The words of the steps behind a text of a figure, as `part_of` takes them; values: its numbers. "" for none."""
-    if "x" in values:
-        return f"{_CELL}: {values['x']}, {values['y']}"
     for measure in ("weight", "entropy"):
         if f"{measure} from" in values:
             layer, low, high, *names = values
@@ -202,13 +201,15 @@ def words_of(values: Mapping) -> str:
             words = f"layer {values[layer]}, {name}: {values[low]:.5g} to {values[high]:.5g}"
             return words if values[what] else ""
     words = [f"{values['grouping']}: {values['group']}"] if values.get("grouping") in _TITLES else []
+    words += [f"{_CELL}: {values['x']}, {values['y']}"] if "x" in values else []
     words += [f"action: {values['action']}"] if "action" in values else []
     return AND.join(words) if values.get("share", 1) else ""
 
 
 def part_of(data: RoutingData, selection: str | None) -> RoutingData:
-    """The data, or a part of its steps: one of `selections`, those in a cell ("cell: 3, 4"), those in which the weight
-    of an expert or the entropy of a router is in an interval ("layer 0, GRU 16: 0.2 to 0.24"); AND joins several.
+    """The data, or a part of its steps: those of a group ("action: forward"), those in a cell ("cell: 3, 4"), those in
+    which the weight of an expert or the entropy of a router is in an interval ("layer 0, GRU 16: 0.2 to 0.24"); AND
+    joins several.
     """
     for words in [] if selection in (None, ALL_STEPS) else selection.split(AND):
         title, _, label = words.partition(": ")

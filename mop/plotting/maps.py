@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mop.analysis.cells import (
@@ -38,6 +39,7 @@ from mop.plotting.heatmaps import (
     render_values,
     value_range,
 )
+from mop.plotting.hover import notes_of
 from mop.plotting.measures import DOMINANT, MEASURES, Measure, Part
 from mop.plotting.sheets import (
     LABEL_IN,
@@ -71,6 +73,7 @@ class _Row(NamedTuple):
     label: str = ""
     env_image: np.ndarray | None = None
     mission: str = "an example"
+    group: Mapping[str, str] = {}  # the names of its grouping and group, among the numbers of its cells
 
 
 Maps = tuple[list[list[Panel]], list[Legend]]  # of each row, and what their colours mean
@@ -175,7 +178,8 @@ def _rows_of_groups(
             continue
         name, episodes = groups.labels[group], counted(groups.num_episodes[group], "episode")
         label = f"{wrapped(name, LABEL_IN)}\n{counted(groups.counts[group], 'step')}\n{episodes}"
-        rows.append(_Row(groups.mask(group), label, env_images.get(name)))
+        of_group = {"grouping": groups.grouping.title, "group": name}
+        rows.append(_Row(groups.mask(group), label, env_images.get(name), group=of_group))
         shown.append(group)
     if not rows:
         raise InputError(f"no group has a cell with {min_steps} steps: lower the least number of steps")
@@ -194,10 +198,22 @@ def _plot(
     has_images = any(row.env_image is not None for row in rows)
     sheet: list[list[Panel | None]] = []
     for row, panels in zip(rows, maps, strict=True):
+        panels = [_in_group(panel, row.group) for panel in panels]
         shown = [_env_panel(row, grid), *panels] if has_images else panels
         # the first row names the columns
         sheet.append([panel and replace(panel, title="") for panel in shown] if sheet else [*shown])
     return Sheet(sheet, [row.label for row in rows], grid.info, legends, title)
+
+
+def _in_group(panel: Panel, group: Mapping[str, str]) -> Panel:
+    """A map whose numbers name the group of its steps."""
+
+    def draw(ax: Axes) -> None:
+        panel.draw(ax)
+        for note in notes_of(ax):
+            note.values.update(group)
+
+    return replace(panel, draw=draw)
 
 
 def _routing_maps(routing_data: RoutingData, rows: Sequence[_Row], grid: MapGrid, style: MapStyle) -> Maps:

@@ -73,6 +73,11 @@ def test_what_is_clicked_in_a_figure_selects_its_steps(data):
             assert len(part_of(data, words[0]).steps) == round(values["share"] * values["steps"])
             (both,) = parse_qs(within(values)[1:])["steps"]
             assert both == f"cell: {x}, {y} & {words[0]}" and both.count(" & ") == 2
+    for group_by, title in (("by_key_phase", "key phase"), ("by_starting_room", "starting room")):
+        cells = [note.values for ax in plot_map(data, "LPC", group_by).axes for note in notes_of(ax)]
+        named = {parse_qs(address(values)[1:])["steps"][0]: values["steps"] for values in cells}
+        assert len(named) > 10 and all(name.startswith(f"{title}: ") and " & cell: " in name for name in named)
+        assert all(len(part_of(data, name).steps) == count for name, count in named.items())
     alike = replace(steps, layer_routing=[np.full((len(steps), 3), 1 / 3, np.float32)] * 3)
     assert len(part_of(replace(data, steps=alike), "layer 0, entropy: 1.0547 to 1.0986").steps) == len(steps)
 
