@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from mop.analysis.cells import index_cells
-from mop.analysis.groups import GROUPINGS, group_routing_data
+from mop.analysis.groups import GROUPINGS, choose_phases, get_available_analyses, group_routing_data
 from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import check_not_empty, checked_weights, index_episodes
 from mop.artifacts.routing_cache import RoutingData
@@ -20,25 +20,16 @@ from mop.statistics.variance import errors_out_of_episode, eta_squared, explaine
 TIME_BINS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # first step of each bin: a policy changes most at the start
 
 
+def _cell(routing_data: RoutingData) -> np.ndarray:
+    return index_cells(routing_data.column("position")).index
+
+
 def _time(routing_data: RoutingData) -> np.ndarray:
     return np.searchsorted(TIME_BINS, routing_data.column("t_step"), side="right") - 1
 
 
 def _grouping(name: str) -> Callable[[RoutingData], np.ndarray]:
     return lambda routing_data: group_routing_data(routing_data, name).index
-
-
-FACTORS: dict[str, Sequence[tuple[str, Callable[[RoutingData], np.ndarray]]]] = {
-    # what may explain a cost -> ways to find its group of each step (S,) int, of which the first that works counts
-    "cell": [("cell", lambda data: index_cells(data.column("position")).index)],
-    "action": [("action", _grouping("by_action"))],
-    "phase": [
-        ("key phase", _grouping("by_key_phase")),
-        ("sub-goal", _grouping("by_subgoal")),
-        ("carrying", _grouping("by_carrying")),
-    ],
-    "time": [("time since start", _time)],
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,23 +89,20 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
     """Find the factors that the data has and that split its steps: name -> group of each step, (S,) int.
 
     Cell; action; phase; time since start in bins that begin at TIME_BINS. The phase is the grouping `phases` of
-    GROUPINGS under its title; without one, key phase, where there is no key the bot's sub-goal, in older caches
-    carrying.
+    GROUPINGS under its title; without one, that of `choose_phases`.
     """
-    found, factors = {}, dict(FACTORS)
-    if phases is not None:
-        if phases not in GROUPINGS:
-            raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
-        factors["phase"] = [(GROUPINGS[phases].title, _grouping(phases))]
-    for ways in factors.values():
-        for name, index_of in ways:
-            try:
-                index = index_of(routing_data)
-            except InputError:  # the data lacks what it needs
-                continue
-            if np.ptp(index) > 0:
-                found[name] = index
-                break
+    phases = phases or choose_phases([get_available_analyses(routing_data)])
+    if phases not in (None, *GROUPINGS):
+        raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
+    found, factors = {}, {"cell": _cell, "action": _grouping("by_action")}
+    factors |= {} if phases is None else {GROUPINGS[phases].title: _grouping(phases)}
+    for name, index_of in (factors | {"time since start": _time}).items():
+        try:
+            index = index_of(routing_data)
+        except InputError:  # the data lacks what it needs
+            continue
+        if np.ptp(index) > 0:
+            found[name] = index
     if not found:
         raise InputError("nothing splits these steps: neither cell, action, phase nor time differs among them")
     return found

@@ -9,20 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mop.analysis.groups import Groups, get_available_analyses, group_routing_data
+from mop.analysis.groups import Groups, group_routing_data
 from mop.analysis.routing_data import checked_weights
 from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_means
-
-# The groupings that are phases of a task, the one that tells most first. What a step's phase is must be known before
-# its action is.
-PHASE_GROUPINGS = ("by_key_phase", "by_subgoal", "by_door_unlocked", "by_carrying", "overall")
-
-
-def phase_grouping(routing_data: RoutingData) -> str:
-    """Choose the first of PHASE_GROUPINGS that an evaluation can be split by."""
-    available = get_available_analyses(routing_data)
-    return next(name for name in PHASE_GROUPINGS if name in available)
 
 
 def join(one: RoutingData, other: RoutingData) -> RoutingData:

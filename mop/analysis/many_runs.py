@@ -19,12 +19,6 @@ from mop.statistics.bootstrap import EpisodeSums, sums_of_correlation, sums_of_m
 from mop.statistics.information import mutual_information
 
 ALL_STEPS, ANY_ACTION = "all steps", "any"
-
-
-# what a phase is where nobody says: the first that suits the data
-PHASE_GROUPINGS = ("by_key_phase", "by_subgoal", "by_carrying")
-
-
 NOT_PHASES = ("overall", "by_action")  # of GROUPINGS: the action is held fixed within phases
 MEASURES = {  # name of a column -> what an axis calls it
     "success": "success, share of episodes",
@@ -53,17 +47,6 @@ class Part:
     measures: dict[str, EpisodeSums | float] = field(default_factory=dict)
     cells: CellIndex | None = None  # of the steps of any action, where positions are known
     cell_means: dict[str, np.ndarray] = field(default_factory=dict)  # "lpc", "entropy_nats": (C,) float64
-
-
-def default_phases(runs_analyses: Sequence[Sequence[str]]) -> str | None:
-    """Choose the first of PHASE_GROUPINGS that some runs have, by the `get_available_analyses` of each; or None.
-
-    It is taken if half of the runs have it: a policy that never unlocks a door has no phases of the key.
-    """
-    for name in PHASE_GROUPINGS:
-        if 2 * sum(name in analyses for analyses in runs_analyses) >= max(len(runs_analyses), 1):
-            return name
-    return None
 
 
 def measure_run(
@@ -95,7 +78,7 @@ def measure_run(
         if states is not None:
             part.measures.update(_complexity(columns, states, mask))
         if routing_data is whole_of(routing_data):
-            part.measures.update(_outcomes(routing_data, columns, mask, is_all=label is ALL_STEPS, reasons=reasons))
+            part.measures.update(_outcomes(routing_data, mask, is_all=label is ALL_STEPS, reasons=reasons))
         parts.append(part)
         if columns.action is None:
             continue
@@ -190,9 +173,7 @@ def _complexity(columns: _Columns, states: np.ndarray, mask: np.ndarray) -> dict
     }
 
 
-def _outcomes(
-    routing_data: RoutingData, columns: _Columns, mask: np.ndarray, is_all: bool, reasons: list[str]
-) -> dict[str, EpisodeSums]:
+def _outcomes(routing_data: RoutingData, mask: np.ndarray, is_all: bool, reasons: list[str]) -> dict[str, EpisodeSums]:
     """Measure the success of all steps, and the path ratio or the part of it."""
     episodes = routing_data.episodes
     if not all({"success", "steps", "expert_steps"} <= episode.keys() for episode in episodes):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mop.analysis import many_runs
 from mop.analysis.actions import hold_action
 from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
-from mop.analysis.groups import GROUPINGS
+from mop.analysis.groups import GROUPINGS, choose_phases
 from mop.apps.runs import Run, file_version, load_routing
 from mop.apps.samples import AUTO_PHASES, NO_PHASES, Asked, LeftOut, Unit, choose_units, count_reasons, reason_of
 from mop.apps.template import Page, PageFigure
@@ -76,7 +76,7 @@ def _choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
         return None
     if asked.phases != AUTO_PHASES:
         return asked.phases
-    return many_runs.default_phases([_phases_of(unit.run, *file_version(unit.run.cache_path)) for unit in units])
+    return choose_phases([_phases_of(unit.run, *file_version(unit.run.cache_path)) for unit in units])
 
 
 def _measure_units(

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mixture_of_experts import MoELayer, RecurrentPolicy
-from mop.analysis.intervention_effects import exchange, measure_effects, phase_grouping, phases_of_both
+from mop.analysis.groups import choose_phases, get_available_analyses
+from mop.analysis.intervention_effects import exchange, measure_effects, phases_of_both
 from mop.analysis.metrics import compute_metrics
 from mop.analysis.routing_data import checked_weights
 from mop.artifacts.routing_cache import RoutingData
@@ -93,7 +94,7 @@ class Study:
         group_by: str | None = None,
         progress: Progress | None = None,
     ):
-        """Plays the intact episodes. group_by: of GROUPINGS, what is a phase; None: `phase_grouping`;
+        """Plays the intact episodes. group_by: of GROUPINGS, what is a phase; None: by `choose_phases`;
         progress: called with the number of episodes just finished.
         """
         self.policy, self._missions = prepare(checkpoint, encoder, device)
@@ -110,7 +111,7 @@ class Study:
         self.intact = self._play(act_and_see, np.arange(num_episodes), progress)
         world, obs = (np.concatenate(parts) for parts in zip(*seen, strict=True))
         self._obs = obs[np.argsort(world, kind="stable")]  # (S, I) uint8, in the order of the steps of `intact`
-        self.group_by = group_by or phase_grouping(self.intact)
+        self.group_by = group_by or choose_phases([get_available_analyses(self.intact)]) or "overall"
         groups, self._phase, _ = phases_of_both(self.intact, self.intact, self.group_by)
         self.phases: list[str] = groups.labels
 

@@ -101,7 +101,7 @@ def test_factors_are_those_that_the_data_has():
     np.testing.assert_array_equal(factors["time since start"], chosen)
     in_bin = {t: factors["time since start"][data.steps.t_step == t][0] for t in (0, 1, 2, 3, 4, 7, 8)}
     assert in_bin == {0: 0, 1: 1, 2: 2, 3: 2, 4: 3, 7: 3, 8: 4}
-    assert list(index_factors(two_episodes_in_a_corridor())) == ["cell", "action", "carrying", "time since start"]
+    assert list(index_factors(two_episodes_in_a_corridor())) == ["cell", "action", "carrying phase", "time since start"]
     assert list(index_factors(two_episodes())) == ["action", "time since start"]  # one cell
     assert list(index_factors(hold_action(data, "forward"))) == ["cell", "key phase", "time since start"]
     assert len(explain_variance(data, data.steps.lpc[:, None])) == 4 + 6 + 1

@@ -8,6 +8,7 @@ from routing_data import TASK, make_data, make_steps, random_data
 from mop.analysis.groups import (
     GROUPINGS,
     PHASES,
+    choose_phases,
     get_available_analyses,
     group_routing_data,
     is_key_held,
@@ -124,6 +125,13 @@ def test_analyses_that_tell_steps_apart(data):
     assert get_available_analyses(make_data(data.steps, same)) == fewer
     assert get_available_analyses(make_data(make_steps([[1, 1], [2, 1]]))) == ["overall"]
     assert get_available_analyses(make_data(make_steps([]), [])) == ["overall"]
+
+
+def test_phases_are_those_that_half_of_the_evaluations_have():
+    key, carrying = ["by_carrying", "by_key_phase"], ["by_carrying"]
+    assert choose_phases([key]) == "by_key_phase" == choose_phases([key, carrying])
+    assert choose_phases([key, carrying, carrying]) == "by_carrying" and choose_phases([[], []]) is None
+    assert choose_phases([["overall", "by_door_unlocked", "by_carrying", "by_subgoal"]]) == "by_subgoal"
 
 
 def test_what_cannot_be_grouped_is_one_clear_sentence(data):

@@ -14,7 +14,6 @@ from mop.analysis.many_runs import (
     CORRELATIONS,
     Part,
     available_phases,
-    default_phases,
     mean_cells,
     measure_run,
 )
@@ -114,9 +113,6 @@ def test_what_the_data_lacks_is_said():
 
 def test_phases_are_those_that_suit(data):
     assert "by_action" not in available_phases(data) and "by_key_phase" in available_phases(data)
-    key, carrying = ["by_carrying", "by_key_phase"], ["by_carrying"]
-    assert default_phases([key]) == "by_key_phase" == default_phases([key, carrying])
-    assert default_phases([key, carrying, carrying]) == "by_carrying" and default_phases([[], []]) is None
 
 
 def test_cells_are_means_of_runs_not_of_steps():
