@@ -42,11 +42,11 @@ class Settings(PlaySettings):
 def main() -> int:
     """Evaluate, and print the metrics."""
     flags = parse(Settings, __doc__)
-    check_writable(flags.cache_dir, "--cache_dir")
     if flags.checkpoint is not None:
+        check_writable(flags.cache_dir, "--cache_dir")
         print_metrics(flags.checkpoint, flags.task_id, flags.max_steps, flags.cache_dir, flags)
     elif flags.task_id is not None:
-        print_bot_metrics(flags.task_id, flags.max_steps, flags.cache_dir, flags)
+        print_bot_metrics(flags.task_id, flags.max_steps, flags)
     return 0
 
 

@@ -31,7 +31,6 @@ from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import load_encoder
 from mop.envs.trajectories import Trajectories, bot_trajectories
 from mop.evaluation.evaluate import encoder_for, evaluate
-from mop.evaluation.rollout import rollout
 from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun
 from mop.training.policies import policy_from_checkpoint
@@ -346,6 +345,6 @@ def play_at_random(bot_paths: BotPaths, num_worlds: int) -> list[dict[str, Any]]
     solved, _ = bot_paths.solvable(PLAY_SEEDS, num_worlds)
     env = EvalVectorEnv(bot_paths.task_id, list(solved), num_worlds, bot_paths.max_steps)
     rngs = [np.random.default_rng(stream_seed(seed, "random policy")) for seed in solved]
-    for _ in rollout(None, env, choose=lambda *_: np.array([rng.integers(NUM_ACTIONS) for rng in rngs])):
-        pass
+    while env.active.any():
+        env.step(np.array([rng.integers(NUM_ACTIONS) for rng in rngs]))
     return [episode | {"expert_steps": solved[episode["seed"]]} for episode in env.episodes]

@@ -10,7 +10,6 @@ import numpy as np
 from mop.envs.babyai import OBS_DIM, World
 from mop.envs.teacher import TeacherFailure
 
-GIVE_UP = -1  # in place of an action: the episode ends here without success
 # What a slot shows before its next action: columns of Steps, by the same names.
 SLOT_STATE = np.dtype(
     [
@@ -111,11 +110,11 @@ class EvalVectorEnv:
         self._describe()
 
     def step(self, actions: np.ndarray) -> np.ndarray:
-        """Execute actions (N,) int in the active slots, GIVE_UP to end an episode. Returns done (N,) bool."""
+        """Execute actions (N,) int in the active slots. Returns done (N,) bool."""
         done, actions = np.zeros(len(self.worlds), bool), actions.tolist()
         for slot in np.flatnonzero(self.active).tolist():
-            world, action = self.worlds[slot], actions[slot]
-            reward, terminated, truncated = (0.0, False, True) if action == GIVE_UP else world.step(action)
+            world = self.worlds[slot]
+            reward, terminated, truncated = world.step(actions[slot])
             if terminated or truncated:
                 done[slot] = True
                 self.episodes[self._episode[slot]] |= {

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mop.common.errors import InputError
-from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, NO_LABEL, World, unteachable
-from mop.envs.teacher import TeacherFailure
+from mop.envs.babyai import NO_LABEL, World
+from mop.envs.bot_paths import BotPaths
 
 TRAJECTORY_SEEDS = 4_000_000  # their worlds begin here, beyond those in which policies are evaluated
 
@@ -34,33 +33,23 @@ class Trajectories:
 
 def bot_trajectories(task_id: str, max_steps: int | None, count: int, first_seed: int = TRAJECTORY_SEEDS):
     """The bot's own episodes in the first `count` worlds from a seed on that it solves, as `Trajectories`."""
-    world, episodes, failures, seed = World(task_id, max_steps), [], [], first_seed
-    while len(episodes) < count:
-        try:
-            episodes.append((*map(torch.as_tensor, _bot_episode(world, seed)), world.mission, seed))
-            failures = []
-        except TeacherFailure as failure:
-            failures.append(failure.kind)
-            if len(failures) == MAX_FAILURES_IN_A_ROW:
-                raise InputError(unteachable(task_id, failures, max_steps)) from None
-        seed += 1
-    obs, labels, subgoals, missions, seeds = zip(*episodes, strict=True)
+    solved, _ = BotPaths(task_id, max_steps, None).solvable(first_seed, count)
+    world = World(task_id, max_steps)
+    episodes = [_bot_episode(world, seed, num_steps) for seed, num_steps in solved.items()]
+    obs, labels, subgoals, missions = zip(*episodes, strict=True)
     pad = torch.nn.utils.rnn.pad_sequence
     padded = pad(list(obs)), pad(list(labels), padding_value=NO_LABEL), pad(list(subgoals), padding_value=-1)
-    return Trajectories(*padded, missions, seeds)
+    return Trajectories(*padded, missions, tuple(solved))
 
 
-def _bot_episode(world: World, seed: int) -> tuple[np.ndarray, list[int], list[int]]:
-    """Observations (T, I), actions and sub-goals of the bot in a world. Raises TeacherFailure."""
+def _bot_episode(world: World, seed: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor, str]:
+    """Observations (T, I), actions (T,), sub-goals (T,) and mission of the bot in a world that it solves."""
     world.reset(seed)
     obs, labels, subgoals = [], [], []
-    while True:
+    for _ in range(num_steps):
         obs.append(world.obs.copy())
         labels.append(world.label())
         assert world.teacher is not None  # `label` has made it
         subgoals.append(world.teacher.phase[0])
-        reward, terminated, truncated = world.step(labels[-1])
-        if reward > 0:
-            return np.stack(obs), labels, subgoals
-        if terminated or truncated:
-            raise TeacherFailure("unsolved")
+        world.step(labels[-1])
+    return torch.as_tensor(np.stack(obs)), torch.as_tensor(labels), torch.as_tensor(subgoals), world.mission

@@ -19,9 +19,9 @@ from mop.common.reading import reading
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import tasks_of
 from mop.common.values import MAX_INTEGER, shown
-from mop.envs.babyai import OBS_DIM
+from mop.envs.babyai import OBS_DIM, World
 from mop.envs.bot_paths import BotPaths
-from mop.envs.episodes import GIVE_UP, EvalVectorEnv
+from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.envs.teacher import TeacherFailure
 from mop.evaluation.rollout import Answer, Choose, Missions, Policy, WorldPolicy, greedy, rollout
@@ -150,34 +150,27 @@ def evaluate(
 
 
 def evaluate_bot(
-    bot_paths: BotPaths, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
+    task_id: str, max_steps: int | None = None, num_episodes: int = 1000, eval_seed: int = 0
 ) -> Evaluation:
     """Play the bot's own episodes in exactly the worlds eval_seed ... eval_seed + num_episodes - 1; none is replaced.
 
-    Its failures to plan are episodes without success here, and are counted in bot_plan_failures.
+    Its failures to plan are episodes without success here, and are counted in bot_plan_failures. The episodes have no
+    context.
     """
-    seeds = list(range(eval_seed, eval_seed + num_episodes))
-    env = EvalVectorEnv(bot_paths.task_id, seeds, num_envs, bot_paths.max_steps)
-    failures = 0
-
-    def label(env: EvalVectorEnv, _) -> np.ndarray:
-        nonlocal failures
-        actions = np.zeros(len(env.worlds), np.int64)
-        for slot in np.flatnonzero(env.active):
-            try:
-                actions[slot] = env.worlds[slot].label()
-            except TeacherFailure:
-                actions[slot] = GIVE_UP
-                failures += 1
-        return actions
-
-    for _ in rollout(None, env, choose=label):
-        pass
-    for episode in env.episodes:
-        result = bot_paths.ask(episode["seed"])
-        episode["expert_steps"] = result if isinstance(result, int) else None
-    bot_paths.save()
-    return Evaluation(compute_metrics(env.episodes, None, failures), env.episodes, None)
+    world, episodes, failures = World(task_id, max_steps), [], 0
+    for seed in range(eval_seed, eval_seed + num_episodes):
+        world.reset(seed)
+        reward, is_over = 0.0, False
+        try:
+            while not is_over:
+                reward, terminated, truncated = world.step(world.label())
+                is_over = terminated or truncated
+        except TeacherFailure:
+            failures += 1
+        is_solved, steps = reward > 0, world.num_steps
+        own = steps if is_solved else None
+        episodes.append({"seed": seed, "success": is_solved, "steps": steps, "expert_steps": own})
+    return Evaluation(compute_metrics(episodes, None, failures), episodes, None)
 
 
 def load_for_evaluation(path: str | Path) -> dict:
@@ -211,11 +204,9 @@ def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEnco
 _load_encoder_once = functools.lru_cache(load_encoder)
 
 
-def print_bot_metrics(task_id: str, max_steps: int | None, cache_dir: str, worlds: WorldSettings) -> None:
-    """Evaluate the bot, and print its metrics; cache_dir: where the bot's own results are kept."""
-    choose_device("cpu")
-    bot_paths = BotPaths(task_id, max_steps, cache_dir)
-    evaluation = evaluate_bot(bot_paths, worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
+def print_bot_metrics(task_id: str, max_steps: int | None, worlds: WorldSettings) -> None:
+    """Evaluate the bot, and print its metrics."""
+    evaluation = evaluate_bot(task_id, max_steps, worlds.num_episodes, worlds.eval_seed)
     print(f"the BabyAI bot on {task_id}")
     print(format_metrics(evaluation.metrics, worlds.num_episodes))
 
@@ -223,8 +214,8 @@ def print_bot_metrics(task_id: str, max_steps: int | None, cache_dir: str, world
 def print_metrics(path: str, task_id: str | None, max_steps: int | None, cache_dir: str, worlds: PlaySettings) -> None:
     """Evaluate a checkpoint, and print its metrics.
 
-    task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; cache_dir: as
-    `print_bot_metrics`.
+    task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; cache_dir: where the bot's
+    own results are kept.
     """
     device = choose_device(worlds.device)
     checkpoint = load_for_evaluation(path)

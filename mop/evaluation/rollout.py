@@ -63,27 +63,18 @@ def greedy(envs: Environments, answer: Answer) -> np.ndarray:
 
 @torch.no_grad()
 def rollout(
-    policy: Policy | None,
-    envs: Environments,
-    hidden: Any = None,
-    *,
-    choose: Choose = greedy,
-    modify: Modify | None = None,
+    policy: Policy, envs: Environments, hidden: Any, *, choose: Choose = greedy, modify: Modify | None = None
 ) -> Iterator[Step]:
     """Step N environments with a policy until none is active; yield each step before its action is executed.
 
-    policy: None if `choose` needs no answer; hidden: the state (N, S) that episodes begin with; modify: replaces the
-    hidden state after each step. Take `itertools.islice(rollout(...), T + 1)` for T actions and the answer to what
-    follows them.
+    hidden: the state (N, S) that episodes begin with; modify: replaces the hidden state after each step. Take
+    `itertools.islice(rollout(...), T + 1)` for T actions and the answer to what follows them.
     """
     at_first = hidden
     while envs.active.any():
-        answer = None if policy is None else policy(envs, hidden)
+        answer = policy(envs, hidden)
         step = Step(hidden, answer, choose(envs, answer))
         yield step
-        if answer is None:
-            envs.step(step.action)
-            continue
         hidden = answer.hidden if modify is None else modify(envs, hidden, answer)
         begun = envs.step(step.action)
         if begun.any():

@@ -166,7 +166,7 @@ def test_a_plain_loop_over_bare_minigrid_finds_the_same(caches, name):
 
 
 def test_the_bot_through_our_evaluator():
-    evaluation = evaluate_bot(BotPaths(UNLOCK, None, None), num_episodes=150)
+    evaluation = evaluate_bot(UNLOCK, num_episodes=150)
     steps = [episode["steps"] for episode in evaluation.episodes]
     assert len(steps) == 150 and evaluation.steps is None
     assert [episode["seed"] for episode in evaluation.episodes] == list(range(150))
@@ -177,7 +177,7 @@ def test_the_bot_through_our_evaluator():
 
 
 def test_the_bot_fails_a_strict_mission():
-    evaluation = evaluate_bot(BotPaths("BabyAI-OpenDoorsOrderN4Debug-v0", None, None), num_episodes=150)
+    evaluation = evaluate_bot("BabyAI-OpenDoorsOrderN4Debug-v0", num_episodes=150)
     assert sum(episode["success"] for episode in evaluation.episodes) == 46
     assert evaluation.metrics["success_rate"] == pytest.approx(46 / 150, abs=1e-12)
     failed = [episode for episode in evaluation.episodes if not episode["success"]]
@@ -186,9 +186,9 @@ def test_the_bot_fails_a_strict_mission():
 
 
 def test_a_world_without_a_plan_is_an_episode_of_the_bot_without_success():
-    evaluation = evaluate_bot(BotPaths("BabyAI-UnlockToUnlock-v0", None, None), num_episodes=1, eval_seed=4)
+    evaluation = evaluate_bot("BabyAI-UnlockToUnlock-v0", num_episodes=1, eval_seed=4)
     (episode,) = evaluation.episodes
-    assert not episode["success"] and episode["truncated"] and episode["expert_steps"] is None
+    assert not episode["success"] and episode["expert_steps"] is None
     assert episode["steps"] == 1  # it is asked twice in this world
     assert evaluation.metrics["bot_plan_failures"] == 1 and math.isnan(evaluation.metrics["path_ratio"])
 
@@ -296,5 +296,5 @@ def test_success_on_the_very_last_step_counts():
         rewards = [env.step(action)[1:4] for action in last.steps.action.tolist()]
         assert rewards[-1] == (pytest.approx(0.1, abs=1e-9), True, True)
         assert all(reward == (0, False, False) for reward in rewards[:-1])
-        too_short = evaluate_bot(BotPaths(GOTO, limit - 1, None), 1, eval_seed=episode["seed"])
+        too_short = evaluate_bot(GOTO, limit - 1, 1, eval_seed=episode["seed"])
         assert not too_short.episodes[0]["success"] and too_short.episodes[0]["steps"] == limit - 1

@@ -65,10 +65,10 @@ def test_what_is_not_asked_for_is_not_executed():
     assert envs.taken == [[0, 1]]
 
 
-def test_the_hidden_state_can_be_modified_and_actions_chosen_without_a_policy():
+def test_the_hidden_state_can_be_modified_and_actions_chosen():
     envs = Counters([[3]])
     steps = list(rollout(remember, envs, torch.zeros(1, 1), modify=lambda envs, before, answer: answer.hidden * 10))
     assert [step.hidden.item() for step in steps] == [0, 10, 120]
     envs = Counters([[2], [1, 1]])
-    steps = list(rollout(None, envs, choose=lambda envs, answer: envs.shown + 5))
-    assert envs.taken == [[5, 6], [5, 5]] and all(step.answer is None for step in steps)
+    list(rollout(remember, envs, torch.zeros(2, 1), choose=lambda envs, answer: envs.shown + 5))
+    assert envs.taken == [[5, 6], [5, 5]]
