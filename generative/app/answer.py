@@ -7,7 +7,6 @@ import numpy as np
 
 from generative.app.state import PageState
 from generative.attribution.explanations import PATHS, short_number
-from generative.domains.babyai.causes import thing_name
 from mop.apps.elements import View
 from mop.common.conventions import ACTION_NAMES
 from mop.plotting.style import counted
@@ -26,12 +25,11 @@ def amounts(state: PageState) -> np.ndarray:
 
 def largest_causes(state: PageState) -> list[int]:
     """The row of the explanation in which each thing contributes most, the largest first: one for a thing, not all."""
-    found: dict[str, int] = {}
+    found: dict[int, int] = {}
     sizes = np.abs(amounts(state))
     for row in np.argsort(-sizes, kind="stable").tolist():
-        name = " ".join(thing_name(state.explanation.thing(row).code).split()[-2:])  # a door stays the same when open
         if sizes[row] > _NEXT_TO_NOTHING * sizes.max():
-            found.setdefault(name, row)
+            found.setdefault(state.explanation.object_number(row), row)
     return [*found.values()][:_NUM_CAUSES]
 
 

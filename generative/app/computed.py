@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from generative.attribution.explanations import Explanation
 from generative.attribution.loop_inputs import Place, Scenes
 from generative.attribution.recorded_steps import explain
+from generative.domains.babyai.causes import WorldExplanation
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.render import simulate
@@ -38,12 +38,14 @@ def open_simulator(recording: Recording, simulator: str) -> Scenes:
 @functools.lru_cache(maxsize=256)
 def find_causes(
     recording: Recording, checkpoint: str | None, simulator: str, place: Place, target: str, is_own: bool
-) -> Explanation:
+) -> WorldExplanation:
     """Explain a target by all that was there but walls; is_own: the policy acts in between."""
     policy, scenes = open_policy(recording, checkpoint), open_simulator(recording, simulator)
     asked = BABYAI.parse_target(target, policy)
     how: dict[str, Any] = {"num_points": NUM_POINTS, "is_own": is_own}
-    return explain(BABYAI, policy, scenes, recording, place, asked, scenes.kinds[0], is_cause=_is_no_wall, **how)
+    found = explain(BABYAI, policy, scenes, recording, place, asked, scenes.kinds[0], is_cause=_is_no_wall, **how)
+    assert isinstance(found, WorldExplanation)  # the domain's
+    return found
 
 
 def _is_no_wall(thing: Any) -> bool:

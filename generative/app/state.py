@@ -17,7 +17,7 @@ from mop.common.errors import InputError
 from mop.plotting.style import expert_names, short_name
 
 if TYPE_CHECKING:
-    from generative.attribution.explanations import Explanation
+    from generative.domains.babyai.causes import WorldExplanation
 
 TAKEN = "taken"  # the target: the action that was taken
 OWN, RECORDED = "own", "recorded"  # actions: the policy's argmax, or the recorded ones
@@ -79,7 +79,7 @@ class PageState:
         return self.choices.actions == OWN
 
     @property
-    def explanation(self) -> "Explanation":
+    def explanation(self) -> "WorldExplanation":
         """The contributions of things to the target, up to `horizon` steps before."""
         from generative.app.computed import Place, find_causes
 

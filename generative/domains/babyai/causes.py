@@ -13,7 +13,16 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from generative.attribution.explanations import TILE_PX, Explanation
 from generative.recordings.format import Episode
 from mop.artifacts.records import array
-from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
+from mop.envs.geometry import (
+    DIRECTIONS,
+    EMPTY,
+    IMAGE_SIZE,
+    VIEW_SIZE,
+    code_color,
+    code_kind,
+    code_number,
+    code_state,
+)
 from mop.envs.render import draw_cells, draw_view
 
 NUM_CHANNELS = 3  # type, colour, state
@@ -136,6 +145,12 @@ class WorldExplanation(Explanation):
 
     def thing(self, row: int) -> Thing:
         return Thing.of(self.things[row])
+
+    def object_number(self, row: int) -> int:
+        """The number of the object that a row is about, which it keeps wherever it is: of `mop.envs.geometry`."""
+        lag, thing = int(self.lag[row]), self.thing(row)
+        x, y = thing.place_in_world(self.position[lag], int(self.obs[lag][-5:-1].argmax()))
+        return int(code_number(self.carried[lag] if thing.is_carried else self.grid[lag, y, x]))
 
     @property
     def map_shape(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,6 +210,22 @@ def test_the_answer_names_what_matters_in_truth(state, actions):
         lag = int(explanation.lag[row])
         address = f"?horizon=3&amp;target=taken&amp;recording=tiny&amp;episode={state.number}&amp;step={6 - lag}"
         assert not lag or address in told
+
+
+def test_two_equal_things_are_two_causes_and_one_thing_at_two_steps_is_one(state):
+    explanation = state.explanation
+    red_balls = explanation.things.copy()
+    red_balls[:, 2:5] = (6, 0, 0)
+    alike = replace(explanation, things=red_balls)
+    at_start = np.flatnonzero(explanation.lag == 0)
+    numbers = [alike.object_number(row) for row in range(len(red_balls))]
+    assert len(at_start) >= 3 and len({numbers[row] for row in at_start}) == len(at_start) < len(numbers)
+    largest = {number: max(np.flatnonzero(np.array(numbers) == number)) for number in numbers}
+    attribution = np.full_like(explanation.attribution, 1.0)
+    attribution[[*largest.values()]] = 2.0
+    alike = replace(alike, attribution=attribution, contribution=np.full_like(explanation.contribution, np.nan))
+    found = answer.largest_causes(SimpleNamespace(explanation=alike, is_own=False))
+    assert sorted(found) == sorted(largest.values())[:5] and len(found) >= 3
 
 
 def test_the_answer_is_of_the_target(state):
