@@ -19,7 +19,7 @@ from generative.domains.base import FidelityProtocol, Sums, explained, masked_su
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import FRAME_SHAPE, RIGHT_AND_JUMP, check_playable
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.recordings.format import Recording
+from generative.recordings.format import NOTHING, Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
@@ -117,9 +117,12 @@ def usual_forecasts(recording: Recording) -> dict[str, Callable[[GameTrials], Fo
     """
     rows = recording.windows(1, "train")
     chosen = np.random.default_rng(stream_seed(0, "mean picture")).permutation(len(rows))[:_NUM_ROWS]
-    parts = [rows.batch(some, ["obs", "terminated", "reward"]) for some in np.array_split(np.sort(chosen), 20)]
+    parts = [
+        rows.batch(some, ["obs", "action", "terminated", "reward"]) for some in np.array_split(np.sort(chosen), 20)
+    ]
     total = sum(part["obs"].sum((0, 1), dtype=np.float64) for part in parts) / max(len(chosen), 1)
-    ends, rewards = (np.concatenate([part[name] for part in parts]) for name in ("terminated", "reward"))
+    is_step = np.concatenate([part["action"] for part in parts]) != NOTHING  # a terminal row is none
+    ends, rewards = (np.concatenate([part[name] for part in parts])[is_step] for name in ("terminated", "reward"))
     share = np.clip(ends.mean(), 1e-4, 1 - 1e-4)
     outcomes = torch.tensor([float(np.log(share / (1 - share))), float(rewards.mean())])
     picture = frame_views(torch.from_numpy(total))

@@ -6,6 +6,7 @@ What needs a recording is skipped where envpool or the Qt that it needs is missi
 import dataclasses
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import orjson
@@ -291,6 +292,28 @@ def test_measures_of_the_truth_and_of_what_does_not_move(game_recording, trials)
     changed = dataclasses.replace(one, frames=after)
     brought, other = (sums_of(given, usual[COPY](one)) for given in (one, changed))
     assert all(np.array_equal(brought[name][k], other[name][k]) for name in brought for k in (0, 1))
+
+
+class EveryRow:
+    """All rows of 100 episodes of four steps, each with its terminal row, as `Recording.windows(1, "train")`."""
+
+    def __len__(self) -> int:
+        return 500
+
+    def batch(self, numbers, names) -> dict[str, np.ndarray]:
+        t = np.asarray(numbers)[:, None] % 5
+        action, is_end = np.where(t == 4, -1, 0), t == 3
+        arrays = {"obs": np.zeros((*t.shape, 3, 64, 64), np.uint8), "action": action, "terminated": is_end}
+        return {name: (arrays | {"reward": 10.0 * is_end})[name] for name in names}
+
+
+def test_episodes_end_as_often_as_steps_do_not_as_rows():
+    forecasts = usual_forecasts(SimpleNamespace(windows=lambda length, split: EveryRow()))
+    trials = SimpleNamespace(mask=np.ones((2, 1), bool), num_shown=1, views=lambda k: torch.zeros(1, NUM_POINTS))
+    assert sorted(forecasts) == ["copy_last", "mean_picture"]
+    for forecast in forecasts.values():
+        end, reward = forecast(trials).outcomes[0, 0].tolist()
+        assert (end, reward) == pytest.approx((np.log(1 / 3), 2.5), rel=1e-5)
 
 
 def test_shuffled_actions_are_other_actions(trials, parts):
