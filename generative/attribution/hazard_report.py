@@ -11,6 +11,7 @@ from generative.attribution.agreement import as_markdown
 from generative.attribution.hazard_study import BLACK, Measured
 from generative.domains.coinrun.causes import HAZARD_NUMBERS
 from generative.figures.attribution import plot_hazards
+from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.seeding import stream_seed
 from mop.common.tables import interval_text
@@ -21,8 +22,10 @@ NUM_SHUFFLES = 32  # of a frame
 
 
 def report(found: Sequence[Measured], out: Path, seed: int, fidelity: str) -> None:
-    """Write tables, words and figure; print the words and the table of all lags."""
+    """Write tables, words and figure; print the words and the table of all lags. Refuses moments without a frame."""
     frames, losses = frames_of(found, seed), losses_of(found)
+    if frames.empty:
+        raise InputError("at no moment does a patch with a hazard stand out: raise --num_moments, or record more")
     table = pd.concat([summarise(frames, MEASURES), summarise(losses, ("loss",))], ignore_index=True)
     text = f"{answer(frames, losses)}\n"
     for name, content in (("frames", frames), ("hazards", table)):

@@ -6,7 +6,16 @@ import pytest
 from checks import refusal
 from generative_frame_toys import Still, ToyRecording, ToyScenes, lit_frames, reader, toy_episode
 
-from generative.attribution.hazard_report import MEASURES, answer, before, frames_of, losses_of, measures_of, summarise
+from generative.attribution.hazard_report import (
+    MEASURES,
+    answer,
+    before,
+    frames_of,
+    losses_of,
+    measures_of,
+    report,
+    summarise,
+)
 from generative.attribution.hazard_study import (
     BLACK,
     HazardMoment,
@@ -155,6 +164,15 @@ def test_without_a_hazard_in_the_earlier_frames_nothing_is_told():
     text = answer(frames_of(moments), losses_of(moments))
     assert text.startswith("Not known (too few levels): ") and "(0 moments in 0 levels)" in text
     assert "The difference" not in text and "The real agent" not in text
+
+
+def test_without_a_hazard_in_any_frame_the_way_out_is_told(tmp_path):
+    moments = moments_like(4.0, num=4)
+    for one in moments:
+        one.kinds[:, 40:42] = GROUND
+        one.hidden[:] = np.nan
+    assert "--num_moments" in refusal(report, moments, tmp_path, 0, "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_hold_every_reader_and_lag_and_are_drawn():
