@@ -78,7 +78,8 @@ def test_captions_say_what_is_done_and_held(shared_recording):
     recording = open_recording(shared_recording)
     episodes = [recording.episode(k) for k in range(len(recording))]
     episode = next(e for e in episodes if (e["carried"][:-1] != e["carried"][0]).any())  # something is picked up
-    captions = render_babyai.episode_film(episode, [], recording.config["encoding"]["expert_hidden_sizes"]).captions
+    sizes = recording.config["encoding"]["expert_hidden_sizes"]
+    captions = render_babyai.episode_film(episode, [], sizes).captions
     num_steps = len(episode["action"]) - 1
     for t, (first, action, held, cost) in enumerate(captions[:-1]):
         assert first == f"step {t} of {num_steps}" and cost == f"LPC {episode['lpc'][t]:,.0f}"
@@ -91,6 +92,12 @@ def test_captions_say_what_is_done_and_held(shared_recording):
         f"after the last action ({num_steps} steps)",
         "success" if episode.success else "failure: out of steps",
     ]
+    stopped = {name: array[:4] for name, array in episode.items()} | {"action": np.array([0, 1, 2, -1])}
+    assert not any(stopped[name].any() for name in ("reward", "terminated", "truncated"))
+    for name, words in (("reward", "success"), ("terminated", "failure"), ("truncated", "failure: out of steps")):
+        ended = stopped | {name: np.arange(4) == 2}
+        assert render_babyai.episode_film(ended, [], sizes).captions[-1][1] == words
+    assert "failure" not in render_babyai.episode_film(stopped, [], sizes).captions[-1][1]
     alone = dict(episode.items()) | {"routing": np.ones((num_steps + 1, 1), np.float32)}
     bare = render_babyai.episode_film(alone, [], [[64]])
     assert bare.strips == [] and "LPC" not in str(bare.captions), "a baseline has no gates"

@@ -122,6 +122,10 @@ def _captions(rows: Mapping[str, np.ndarray], has_routers: bool) -> list[list[st
         lines += [f"next action: {ACTION_NAMES[action]} (p = {np.exp(float(rows['log_probs'][t, action])):.2f})"]
         lines += ["hands empty" if code_kind(carried) == EMPTY else f"carrying the {thing_name(code_of(carried))}"]
         captions.append(lines + ([f"LPC {rows['lpc'][t]:,.0f}"] if has_routers else []))
-    failure = "failure" + (": out of steps" if rows["truncated"].any() else "")
-    outcome = "success" if rows["reward"].max() > 0 else failure
+    if rows["reward"].max() > 0:
+        outcome = "success"
+    elif rows["terminated"].any():
+        outcome = "failure"
+    else:
+        outcome = "failure: out of steps" if rows["truncated"].any() else "not over yet"
     return [*captions, [f"after the last action ({counted(num_steps, 'step')})", outcome]]
