@@ -54,12 +54,11 @@ def load_recorded_policy(
 def load_simulator(path: str | Path) -> tuple[WorldModel, dict[str, Any]]:
     """Load a trained world model with frozen parameters; returns it and its config.
 
-    path: the simulator's folder, or a checkpoint file.
+    path: the simulator's folder.
     """
-    path = Path(path)
-    path = path / FINAL_NAME if path.is_dir() else path
+    path = Path(path) / FINAL_NAME
     if not path.exists():
-        raise InputError(f"{path} is missing; train a simulator with python -m generative.train_gen_model")
+        raise InputError(f"{path} is missing; name a simulator's folder, or train one with generative.train_gen_model")
     checkpoint = load_checkpoint(path)
     config = checkpoint["config"]
     if config.get("kind") != "world_model":

@@ -380,7 +380,7 @@ def read_part(root: Path, path: Path) -> object:
 
 
 def read_simulator(root: Path, path: Path) -> object:
-    model, config = load_simulator(path)
+    model, config = load_simulator(path.parent)
     return model.state_dict(), config
 
 

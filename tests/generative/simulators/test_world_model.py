@@ -231,6 +231,7 @@ def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
     assert train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken") == 0
     assert "is trained already" in capsys.readouterr().out
     model, config = load_simulator(tmp_path / "straight")
+    assert "name a simulator's folder" in refusal(load_simulator, tmp_path / "straight" / "checkpoint_final.pt")
     assert config["num_initializing_steps"] == 2 and not any(p.requires_grad for p in model.parameters())
     assert all(torch.equal(value, one["policy_state_dict"][name]) for name, value in model.state_dict().items())
 
@@ -261,7 +262,9 @@ def test_what_cannot_be_is_refused(tiny, tmp_path):
 
 
 def test_a_policy_is_no_simulator(tiny, tmp_path):
-    refusal(load_simulator, tiny[1])
+    assert tiny[1].name == "checkpoint_final.pt"
+    assert "not a simulator's" in refusal(load_simulator, tiny[1].parent)
+    assert "folder" in refusal(load_simulator, tiny[1])
     refusal(load_simulator, tmp_path)
 
 
