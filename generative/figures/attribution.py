@@ -224,7 +224,7 @@ _LEAST = 0.1  # of an axis that doubles
 def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
     """Enrichment of hazards by lag, and what the real agent's log-odds of a jump lose without them.
 
-    table: of `hazards.summarise`.
+    table: of `generative.attribution.hazard_report.summarise`.
     """
     figure = Figure(figsize=(11.2, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])

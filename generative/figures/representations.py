@@ -23,7 +23,7 @@ _GREY = "#888888"
 def plot_probes(table: "pd.DataFrame", title: str = "") -> Figure:
     """Balanced accuracy of probes by block, a panel for each property, with 95 % intervals over episodes.
 
-    table: rows of `direction_study.probe_rows`.
+    table: rows of `generative.representations.tables.probe_rows`.
     """
     names = list(dict.fromkeys(table["property"]))
     num_columns = min(3, len(names))
@@ -55,7 +55,7 @@ def plot_probes(table: "pd.DataFrame", title: str = "") -> Figure:
 def plot_stability(table: "pd.DataFrame", title: str = "") -> Figure:
     """Above, variance explained in other worlds; below, stability of the directions; a column for a method.
 
-    table: rows of `direction_study.method_rows`.
+    table: rows of `generative.representations.tables.method_rows`.
     """
     methods = list(dict.fromkeys(table["method"]))
     figure, axes = make_panels(2, len(methods), 2.9, 2.2, 1.1, sharey="row")

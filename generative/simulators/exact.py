@@ -1,6 +1,6 @@
 """Minigrid's step and view as tensor operations: a simulator without error, through which gradients pass.
 
-Worlds are ones and zeros, and on these `step` and `observe` are Minigrid's own rules, number for number. In between
+Worlds are ones and zeros, and on these `step` and `view` are Minigrid's own rules, number for number. In between
 they are polynomials. Each is linear in every block of a state taken alone (the action, the direction, the position,
 what is carried, of each cell its type, its colour, its state). So at ones and zeros the gradient with respect to a
 block is exactly the difference that another category in its place would make in one call; for the action, compared with

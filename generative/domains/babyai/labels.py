@@ -35,7 +35,8 @@ def label_episode(episode: Mapping[str, np.ndarray], mission: str, room_size: in
     episode: arrays of a recording; room_size: cells from wall to wall, both included (`env.room_size`).
     door: of DOOR_STATES, the door nearest to the agent, the first of several; carrying: of CARRIED, what is in the
     hand; goal in view: an object of a kind, and colour where it has one, that the mission names is seen, or in the
-    hand; phase: of `mop.analysis.phases`, where a door is locked at the beginning; room: its number, row by row.
+    hand; phase: by the key, as in `mop.analysis.groups`, where a door is locked at the beginning; room: its number,
+    row by row.
     """
     grid, position = np.asarray(episode["grid"]), np.asarray(episode["position"], np.int64)
     carried, obs = np.asarray(episode["carried"]), np.asarray(episode["obs"])
