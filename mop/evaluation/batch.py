@@ -196,7 +196,7 @@ def open_checkpoint(found: FoundCheckpoint, settings: Settings | InterventionSet
         "update": checkpoint["update"],
         "minigrid_version": MINIGRID_VERSION,
     }
-    bot_paths = BotPaths(key.task_id, checkpoint["config"]["max_steps"], settings.teacher_dir or settings.cache_dir)
+    bot_paths = BotPaths(key.task_id, checkpoint["config"]["max_steps"], settings.cache_dir)
     encoder = encoder_for(checkpoint, settings.lang_encoder)
     return Opened(checkpoint, encoder, bot_paths, choose_device(settings.device), about)
 

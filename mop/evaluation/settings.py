@@ -16,7 +16,6 @@ class WorldSettings:
     eval_seed: int = setting(0, "the first world", low=0, high=2**32 - 1)
     lang_encoder: str | None = setting(None, "where the recorded mission encoder lies on this machine")
     device: str = setting("auto", "auto (cuda if there is one), cpu, cuda, ...")
-    teacher_dir: str | None = None  # where the bot's own results are kept; None: in the folder of caches
 
 
 @dataclass(frozen=True)

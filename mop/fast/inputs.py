@@ -178,7 +178,7 @@ def _map_backward(weights, grad_weights, at, x, grad_out, grad_x):
 
 
 @_kernel
-def _film_backward(weights, at, lang, tape, grad_x, grad_weights):
+def _film_backward(weights, at, tape, grad_x, grad_weights):
     """The gradient of a FiLM projection, added to grad_weights; returns those by its inputs, and by gamma and beta."""
     kinds, places, film, modulated, features, inputs = tape
     num, num_features, zero, none = at[4], at[5], np.int64(0), weights.dtype.type(0)
@@ -231,7 +231,7 @@ def input_backward(weights, at, edges, obs, lang, tape, grad_x, grad_weights, gr
         matrix, to_matrix = _matrix(weights, at[0], num_rows, width), _matrix(grad_weights, at[0], num_rows, width)
         _linear_input_backward(matrix, edges, obs, lang, grad_x, to_matrix, grad_others)
     else:
-        grad_inputs, grad_film = _film_backward(weights, at, lang, tape, grad_x, grad_weights)
+        grad_inputs, grad_film = _film_backward(weights, at, tape, grad_x, grad_weights)
         grad_lang = np.zeros_like(lang)
         _map_backward(weights, grad_weights, at[1], lang, grad_film, grad_lang)
         first = grad_inputs.shape[1] - num_others
