@@ -197,12 +197,13 @@ class BabyAIVectorEnv:
         max_steps: int | None = None,
         num_workers: int = 0,
         shared: Layout | None = None,
-        make_commands: Callable | None = None,
+        more_commands: Callable | None = None,
     ):
         """task_id: one for all slots, or that of each; max_steps: for all of them, None for each task's own.
 
         shared: further arrays in `memory`, which this process and the workers share.
-        make_commands: replaces `slot_commands`, with the same arguments; must be picklable where there are workers.
+        more_commands: makes further commands, from `memory`, `ask` (which puts a question to the caller of the command)
+        and Slots; must be picklable where there are workers.
         """
         slot_tasks = slot_tasks_of([task_id] * num_envs if isinstance(task_id, str) else task_id)
         for name in dict.fromkeys(slot_task.task_id for slot_task in slot_tasks):
@@ -211,19 +212,19 @@ class BabyAIVectorEnv:
         self._answer: Callable | None = None
         self._is_interrupted = False
         self._pool: WorkerPool | None = None
-        num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
-        arguments = (slot_tasks, seed, max_steps)
+        num_workers, arguments = min(num_workers, num_envs), (slot_tasks, seed, max_steps)
         layout = {**StepArrays.layout(num_envs), "actions": ((num_envs,), np.dtype("i8")), **(shared or {})}
         if num_workers == 0:
             self.memory = carve(bytearray(num_bytes(layout)), layout)
-            self._commands, _ = make_commands(self.memory, self._ask, range(num_envs), *arguments)
+            self._commands = _make_commands(self.memory, self._ask, more_commands, range(num_envs), *arguments)
         else:
-            module = getattr(make_commands, "func", make_commands).__module__  # of a partial function, or of itself
+            made_by = more_commands or _make_commands
+            module = getattr(made_by, "func", made_by).__module__  # of a partial function, or of itself
             self._pool = WorkerPool(num_bytes(layout), preload=[module])
             self.memory = carve(self._pool.buffer, layout)
             self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
             for share in self._shares:
-                self._pool.start(_commands_in_worker, (make_commands, layout, share, *arguments))
+                self._pool.start(_commands_in_worker, (layout, more_commands, share, *arguments))
             self._pool.collect()
         self.arrays = StepArrays(**{name: self.memory[name] for name in StepArrays.layout()})
 
@@ -303,20 +304,18 @@ class BabyAIVectorEnv:
                 self.missions[slot] = mission
 
 
-def slot_commands(memory: dict[str, np.ndarray], ask: Callable, share: Sequence[int], *world):
-    """The commands of some consecutive slots, name -> function of an optional argument, and the slots.
-
-    ask: puts a question to the caller of the command; stepping has none.
-    """
+def _make_commands(memory: dict[str, np.ndarray], ask: Callable, more: Callable | None, share: Sequence[int], *world):
+    """The commands of some consecutive slots: name -> function of an optional argument."""
     slots = Slots(*world, share, StepArrays(**{name: memory[name] for name in StepArrays.layout()}))
-    return {
+    commands = {
         "reset": lambda _: slots.reset(),
         "step": lambda _: slots.step(memory["actions"]),
         "save": lambda _: slots.save(),
         "restore": slots.restore,
         "reseed": lambda seeds: slots.reseed(seeds[0]),
-    }, slots
+    }
+    return commands if more is None else commands | more(memory, ask, slots)
 
 
-def _commands_in_worker(buffer, ask, make_commands: Callable, layout: Layout, *arguments):
-    return make_commands(carve(buffer, layout), ask, *arguments)[0]
+def _commands_in_worker(buffer, ask, layout: Layout, *arguments):
+    return _make_commands(carve(buffer, layout), ask, *arguments)

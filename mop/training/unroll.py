@@ -13,7 +13,7 @@ import numpy as np
 
 from mop.common.workers import Layout
 from mop.envs.babyai import NO_LABEL
-from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays, slot_commands
+from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays
 
 # Fields of a step that belong to the action just taken; obs and labels are those that the student acted on.
 _AFTER = [name for name in StepArrays.layout() if name not in ("obs", "label")]
@@ -68,9 +68,9 @@ class Rollouts:
         shared = {f"unroll.{name}": array for name, array in StepArrays.layout(num_steps, num_envs).items()}
         shared["bot_acts"] = ((num_steps, num_envs), np.dtype(bool))
         shared["hidden"] = ((num_envs, student.hidden_size), np.dtype("f4"))
-        make_commands = functools.partial(_student_commands, student)
+        more_commands = functools.partial(_student_commands, student)
         self.env = BabyAIVectorEnv(
-            task_id, num_envs, seed, max_steps, num_workers, {**shared, **student.layout}, make_commands
+            task_id, num_envs, seed, max_steps, num_workers, {**shared, **student.layout}, more_commands
         )
         self.student = student.attach(self.env.memory)
         self.hidden, self.bot_acts = self.env.memory["hidden"], self.env.memory["bot_acts"]
@@ -101,9 +101,8 @@ def _recorded(memory: dict[str, np.ndarray]) -> StepArrays:
     return StepArrays(**{name: memory[f"unroll.{name}"] for name in StepArrays.layout()})
 
 
-def _student_commands(given: Student, memory: dict[str, np.ndarray], ask: Embed, share: Sequence[int], *world):
-    """As `slot_commands`, with one more: "unroll", given the missions of the slots."""
-    commands, slots = slot_commands(memory, ask, share, *world)
+def _student_commands(given: Student, memory: dict[str, np.ndarray], ask: Embed, slots: Slots) -> dict[str, Callable]:
+    """The command "unroll", given the missions of the slots."""
     student = given.attach(memory)
 
     def unroll(missions: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -111,7 +110,7 @@ def _student_commands(given: Student, memory: dict[str, np.ndarray], ask: Embed,
         embed = functools.cache(ask)  # until the weights change
         return _unroll(slots, student, hidden, missions, embed, memory["bot_acts"], record)
 
-    return commands | {"unroll": unroll}, slots
+    return {"unroll": unroll}
 
 
 def _unroll(
