@@ -8,7 +8,7 @@
         --num_levels 1000000 --distribution_mode hard --num_checkpoints 200 --model_file model.pt --logdir scratch
 
 Who acts, and what is in the folder: docs/generative.md, docs/coinrun.md. Same flags, same bytes. Stopped or killed, it
-keeps what is finished, but for the episodes that ran, and after a kill the last 5,000 steps or so.
+keeps the shards that are whole, of 64 MB each.
 """
 
 from dataclasses import dataclass

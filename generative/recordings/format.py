@@ -23,14 +23,13 @@ from generative.recordings.checks import check_forms, check_sums
 from mop.artifacts.sums import write_sums
 from mop.common.errors import InputError
 from mop.common.files import json_bytes, save_array, whole_digest, write_atomic, write_together
-from mop.common.reading import check_types, read_array, read_json, read_npz, reading
+from mop.common.reading import check_types, read_array, read_json, reading
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random", "noisy")  # who acts, see `behaviours`
 NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
 CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
 REPOSITORY = Path(__file__).parents[2]
-UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone when the recording is finished
 
 _WAY_OUT = "record anew"
 _OTHER_FILES = 512  # that a process may have open besides the arrays of a recording
@@ -104,31 +103,6 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # it would keep a full disk full
         raise
-
-
-def find_parts(folder: Path) -> list[Path]:
-    """The parts of shards that are not whole yet, in the order in which they were written."""
-    return sorted((folder / UNFINISHED).glob("[0-9]*.npz"))
-
-
-def write_part(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[dict]) -> Path:
-    """Write some episodes that no shard has yet, as `write_shard` is given them; its path. Raises OSError."""
-    path, known = folder / UNFINISHED / f"{number:06d}.npz", np.frombuffer(json_bytes(episodes), np.uint8)
-    write_atomic(path, lambda file: np.savez(file, rows=rows, episodes=known))
-    return path
-
-
-def read_part(path: Path, dtype: np.dtype) -> list[tuple[np.ndarray, dict]]:
-    """Rows of a dtype and what is known of each episode of a part; nothing where it is damaged: it is made again."""
-    try:
-        archive = read_npz(path)
-        rows, episodes = archive["rows"], orjson.loads(archive["episodes"].tobytes())
-        ends = np.cumsum([episode["steps"] + 1 for episode in episodes])
-        if rows.dtype != dtype or len(rows) != ends[-1]:
-            return []
-        return list(zip(np.split(rows, ends[:-1]), episodes, strict=True))
-    except Exception:  # a damaged archive raises nearly anything
-        return []
 
 
 def read_episodes(shard: Path) -> list[dict]:

@@ -2,13 +2,11 @@
 
 An episode is determined by the recording's seed, its behaviour and its number alone: its world, and the random numbers
 of who acts in it. The episodes of a behaviour are filed in the order of their numbers, whichever ends first, and each
-belongs to the shard that its first step falls into. What is filed but in no whole shard yet is kept in parts, which go
-when the shard is there. So a recording that was stopped goes on where it was, but for the episodes that were running
-and those behind them, and ends with the same bytes, with any number of slots.
+belongs to the shard that its first step falls into. A recording that was stopped goes on behind its last whole shard,
+and ends with the same bytes, with any number of slots.
 Axis letters: N slots, A actions, S hidden units, E experts of all layers.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +18,10 @@ from generative.domains.base import Actor, Worlds
 from generative.recordings.format import (
     NOTHING,
     SPLITS,
-    UNFINISHED,
-    find_parts,
     find_shards,
     read_episodes,
-    read_part,
     shard_name,
     split_of,
-    write_part,
     write_shard,
 )
 from mop.common.errors import InputError
@@ -37,7 +31,6 @@ from mop.evaluation.rollout import rollout
 
 FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
 _SHARD_BYTES, _MAX_SHARDS = 64e6, 1024  # about; the files of all shards are open at once
-_PART_STEPS = 5000  # about: what a kill may lose of steps that are filed
 
 
 class Plan(NamedTuple):
@@ -75,7 +68,6 @@ class _Queue:
     behaviour: str
     num_filed: int = 0
     steps_filed: int = 0
-    num_kept: int = 0  # episodes that are in shards and parts
     num_begun: int = 0
     steps_begun: int = 0  # of all episodes that have begun, so far
     finished: dict[int, tuple[np.ndarray, dict]] = field(default_factory=dict)  # those that cannot be filed yet
@@ -130,19 +122,15 @@ class Recorder:
         self._draws = np.zeros((num_slots, 2))
         self._running: dict[int, _Running] = {}  # by slot
         self._queues = {behaviour: _Queue(behaviour) for behaviour in plan.behaviours}
-        self._parts: dict[Path, int] = {}  # those on the disk, and the last shard of which they have an episode
-        self._num_parts = 0  # that were written
         shards = find_shards(folder)
-        self._num_written = len(shards)
+        self.num_written = len(shards)
         for episode in (episode for shard in shards for episode in read_episodes(shard)):
             queue = self._queues[episode["behaviour"]]
             queue.num_filed += 1
             queue.steps_filed += episode["steps"]
-        self._take_parts()
         for queue in self._queues.values():
-            queue.num_kept = queue.num_begun = queue.num_filed
+            queue.num_begun = queue.num_filed
             queue.steps_begun = queue.steps_filed
-        self._steps_kept = self.num_steps
 
     @property
     def num_steps(self) -> int:
@@ -152,9 +140,8 @@ class Recorder:
     def run(self, progress: Callable[[int], None]) -> None:
         """Record all that is missing. progress: called with the number of steps that are recorded so far.
 
-        Raises KeyboardInterrupt after SIGINT or SIGTERM, when what is filed is kept.
+        Raises KeyboardInterrupt after SIGINT or SIGTERM, between two steps.
         """
-        self._write()  # what was kept may be all that was missing
         with Interruption() as interruption:
             for slot in range(len(self._now)):
                 self._begin(slot)
@@ -164,7 +151,6 @@ class Recorder:
                 self._now["hidden"] = step.hidden.numpy()
                 progress(self.num_steps)
                 if interruption.signal is not None:
-                    self._keep_filed()
                     raise KeyboardInterrupt
         progress(self.num_steps)
 
@@ -222,9 +208,7 @@ class Recorder:
             episode.queue.file(self.plan)
             self._begin(slot)
         self._write()
-        if self.num_steps >= self._steps_kept + _PART_STEPS:
-            self._keep_filed()
-        self.active &= self._num_written < self.plan.num_shards
+        self.active &= self.num_written < self.plan.num_shards
         return over
 
     def _act(self, slot: int, episode: _Running) -> None:
@@ -239,54 +223,22 @@ class Recorder:
         if self._is_over[slot]:
             episode.record |= {"success": reward > 0, "steps": len(episode.rows) + 1}
 
-    def _join(self, items: Sequence[_Filed]) -> tuple[np.ndarray, list[dict]]:
-        """The rows of episodes behind each other; `np.concatenate` looks at every field of every part first."""
-        rows = np.frombuffer(b"".join(item.rows.tobytes() for item in items), self._now.dtype)
-        return rows, [item.record for item in items]
-
     def _write(self) -> None:
         """Write the shards whose episodes are all filed."""
         queues = self._queues.values()
         begun = min(self.plan.shard_of(queue.steps_filed) for queue in queues)  # those before it are complete
-        for number in range(self._num_written, begun):
+        for number in range(self.num_written, begun):
             chosen = [item for queue in queues for item in queue.filed if item.shard == number]
             if not chosen:
                 raise InputError(
                     f"no episode begins within {shard_name(number)}: episodes are longer than all its steps; choose a "
                     "lower --max_steps or more --num_steps, and another --data_dir"
                 )
-            rows, records = self._join(chosen)
+            # not `np.concatenate`, which looks at every field of every episode
+            rows = np.frombuffer(b"".join(item.rows.tobytes() for item in chosen), self._now.dtype)
+            records = [item.record for item in chosen]
             lang = self._actor.policy.embed([record["mission"] for record in records])
             write_shard(self.folder, number, rows, records, lang.numpy())
             for queue in queues:
                 queue.filed = [item for item in queue.filed if item.shard > number]
-        self._num_written = begun
-        for path in [path for path, shard in self._parts.items() if shard < begun]:
-            path.unlink()
-            del self._parts[path]
-        if begun == self.plan.num_shards:
-            shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
-
-    def _keep_filed(self) -> None:
-        """Write what is filed, and in no shard and no part yet, as one part."""
-        queues = self._queues.values()
-        new = [item for queue in queues for item in queue.filed if item.record["number"] >= queue.num_kept]
-        if new:
-            path = write_part(self.folder, self._num_parts, *self._join(new))
-            self._parts[path] = max(item.shard for item in new)
-            self._num_parts += 1
-        for queue in queues:
-            queue.num_kept = queue.num_filed
-        self._steps_kept = self.num_steps
-
-    def _take_parts(self) -> None:
-        """File what was kept of shards that are not whole."""
-        for path in find_parts(self.folder):
-            for rows, record in read_part(path, self._now.dtype):
-                queue = self._queues[record["behaviour"]]
-                if record["number"] == queue.num_filed:  # else a shard has it, or one before it was lost
-                    queue.finished[queue.num_filed] = rows, record
-                    queue.file(self.plan)
-                    self._parts[path] = queue.filed[-1].shard
-            self._parts.setdefault(path, NOTHING)
-            self._num_parts = int(path.stem) + 1
+        self.num_written = begun

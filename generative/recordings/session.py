@@ -102,7 +102,7 @@ def record(source: Source, folder: Path, settings: Mapping[str, Any], is_resumed
                 recorder.run(lambda steps: bar.update(min(steps, bar.total) - bar.n))  # the last episodes run past it
             except KeyboardInterrupt:
                 bar.close()
-                kept = f"{recorder.num_steps:,} steps are kept in {folder}"
+                kept = f"{recorder.num_written} of {num_shards} shards are kept in {folder}"
                 raise KeyboardInterrupt(f"{kept}; the same command with --resume goes on") from None
     recording = open_recording(folder)
     recording.write_index()

@@ -285,15 +285,9 @@ def read_study(root: Path, path: Path) -> None:
 
 
 def prepare_recording(root: Path, num_steps: int = 900) -> None:
-    """A recording, and a part of an unfinished one."""
+    """A recording."""
     checkpoint = tiny_checkpoint(root / "policy", max_steps=24)
-    recording = record_tiny(checkpoint, root / "recording", policies="argmax,random", num_steps=num_steps)
-    episode = recording.episode(0)
-    row = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in episode.items()])
-    rows = np.zeros(len(episode["action"]), row)
-    for name, array in episode.items():
-        rows[name] = array
-    recordings.write_part(root / "half_made", 0, rows, [{"steps": len(rows) - 1, "number": 0}])
+    record_tiny(checkpoint, root / "recording", policies="argmax,random", num_steps=num_steps)
 
 
 def prepare_simulator(root: Path) -> None:
@@ -369,16 +363,6 @@ def read_recording(root: Path, path: Path) -> object:
         return *found, table, windows.batch(range(len(windows))), recording.distinct(range(len(recording)))
 
 
-def read_part(root: Path, path: Path) -> object:
-    """Nothing of a damaged part is taken, as it is made again."""
-    rows = {name: array[:0] for name, array in recordings.open_recording(root / "recording").episode(0).items()}
-    row = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in rows.items()])
-    found = recordings.read_part(path, row)
-    if not found:
-        raise InputError(f"{path}: it is made again")
-    return found
-
-
 def read_simulator(root: Path, path: Path) -> object:
     model, config = load_simulator(path.parent)
     return model.state_dict(), config
@@ -426,7 +410,6 @@ KINDS = {
     "recording_config": Kind("recording", "recording/config.json", read_recording),
     "recording_arrays": Kind("recording", "recording/shard_*/*.npy", read_recording, has_sums=True),
     "recording_episodes": Kind("recording", "recording/shard_*/*.json", read_recording),
-    "recording_part": Kind("recording", "half_made/unfinished/*.npz", read_part, has_sums=True),
     "agent": Kind("agent", "*.pt", lambda root, path: load_agent(path)[0].state_dict(), has_sums=True),
     "simulator": Kind("simulator", "simulators/a/checkpoint_final.pt", read_simulator, has_sums=True),
     "simulator_state": Kind("simulator", "simulators/a/training_state.pt", resume_simulator),

@@ -116,11 +116,10 @@ def test_any_number_of_slots_gives_the_same_bytes(game_recording, game_model, tm
 
 def test_stopped_it_goes_on_to_the_same_bytes(game_recording, game_model, tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
-    monkeypatch.setattr(recorder, "_PART_STEPS", 15)
     with monkeypatch.context() as patch, pytest.raises(Died):
         patch.setattr(recorder.Recorder, "step", dying(recorder.Recorder.step, (60,)))
         record_agent(game_model, folder)
-    assert len(list(folder.glob("unfinished/*"))) > 1 and not (folder / "index.npz").exists()
+    assert not (folder / "index.npz").exists()
     record_agent(game_model, folder, "--resume", num_envs=2)
     assert contents(folder) == contents(game_recording.folder)
 

@@ -440,79 +440,35 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path, checkpoint, recording, mo
     assert contents(folder) == contents(recording.folder)
 
 
-def _stop_at_step(monkeypatch, number, stop):
-    """Call `stop` in the step of this number of a recorder."""
-    steps, step = iter(range(10**9)), recorder.Recorder.step
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_it_goes_on_behind_the_last_whole_shard(
+    tmp_path, checkpoint, recording, monkeypatch, number
+):
+    monkeypatch.setattr(recorder, "_SHARD_BYTES", 300_000)
+    folder, step, begun = tmp_path / "stopped", recorder.Recorder.step, []
 
-    def counted(self, actions):
+    def stopped(self, actions):
         over = step(self, actions)
-        if next(steps) == number:
-            stop()
+        if self.num_written == 1:
+            os.kill(os.getpid(), number)
         return over
 
-    monkeypatch.setattr(recorder.Recorder, "step", counted)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_by_a_signal_it_keeps_what_is_finished(tmp_path, checkpoint, monkeypatch, number):
-    """A recording of one shard: all that is not running survives, whichever signal it is."""
-    folder, expected = tmp_path / "stopped", contents(record_tiny(checkpoint, tmp_path / "whole").folder)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as told:
-        _stop_at_step(patch, 100, lambda: os.kill(os.getpid(), number))
+        patch.setattr(recorder.Recorder, "step", stopped)
         record_tiny(checkpoint, folder)
-    kept = int(str(told.value).split()[0])
-    assert 300 < kept < 900 and "steps are kept" in str(told.value) and not list(folder.glob("shard_*"))
-    first = []
-    with monkeypatch.context() as patch:
-        patch.setattr(recorder.Recorder, "step", _noting(first))
-        record_tiny(checkpoint, folder, "--resume", num_envs=3)
-    assert first[0] == kept and contents(folder) == expected
-
-
-def _noting(first):
-    """`Recorder.step` that notes how many steps there were before it."""
-    step = recorder.Recorder.step
+    assert "1 of 2 shards are kept" in str(told.value) and "--resume" in str(told.value)
+    assert [path for path in files_below(folder) if not path.startswith("shard_00000/")] == ["config.json"]
+    assert "--resume" in refusal(open_recording, folder)
 
     def noted(self, actions):
-        first.append(self.num_steps)
+        begun.append(self.num_steps)
         return step(self, actions)
 
-    return noted
-
-
-def test_killed_between_shards_it_loses_a_few_steps(tmp_path, checkpoint, monkeypatch):
-    """Killed again and again; a part that is damaged is made again."""
-    monkeypatch.setattr(recorder, "_PART_STEPS", 60)
-    folder, expected = tmp_path / "killed", contents(record_tiny(checkpoint, tmp_path / "whole").folder)
-    begun = []
-    for attempt in range(3):
-        with monkeypatch.context() as patch, pytest.raises(SystemError):
-            patch.setattr(recorder.Recorder, "step", _noting(begun))
-            _stop_at_step(patch, 60, lambda: (_ for _ in ()).throw(SystemError))  # nothing can be done any more
-            record_tiny(checkpoint, folder, *["--resume"] * (attempt > 0))
-        begun.append(-1)
-    starts = [begun[0], *(begun[k + 1] for k in range(len(begun) - 1) if begun[k] == -1)]
-    assert starts[0] == 0 and starts[1] > 100 and starts[2] > starts[1] + 100
-    parts = sorted((folder / "unfinished").iterdir())
-    assert len(parts) >= 4
-    os.truncate(parts[1], 1000)
-    record_tiny(checkpoint, folder, "--resume", num_envs=2)
-    assert contents(folder) == expected
-
-
-def test_what_shards_hold_is_in_no_part(tmp_path, checkpoint, recording, monkeypatch):
-    monkeypatch.setattr(recorder, "_SHARD_BYTES", 300_000)
-    monkeypatch.setattr(recorder, "_PART_STEPS", 20)
-    most, write = [], recorder.Recorder._write
-
-    def counted(self):
-        write(self)
-        most.append((self._num_written, len(list((self.folder / "unfinished").glob("*.npz")))))
-
-    monkeypatch.setattr(recorder.Recorder, "_write", counted)
-    assert contents(record_tiny(checkpoint, tmp_path / "parts").folder) == contents(recording.folder)
-    before, after = ([parts for shards, parts in most if shards == number] for number in (0, 1))
-    assert max(before) > 5 and after[0] < max(before) and most[-1][1] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.Recorder, "step", noted)
+        record_tiny(checkpoint, folder, "--resume", num_envs=3)
+    of_first = sum(episode["steps"] for episode in format.read_episodes(folder / "shard_00000"))
+    assert begun[0] == of_first > 300 and contents(folder) == contents(recording.folder)
 
 
 def test_a_shard_without_an_episode_can_be_read(tmp_path, recording):
