@@ -179,11 +179,7 @@ def edit_state(state: State, edits: Sequence[Edit]) -> State:
         in_hand = state["position"][n, edit.y, edit.x] > 0.5
         cell = carried[n] if in_hand else grid[n, edit.y, edit.x]
         _check_fits(edit, int(cell_codes(cell)))
-        num_parts = len(cell) // len(cell_columns(EMPTY))
-        new = cell_columns([edit.after] + [EMPTY] * (num_parts - 1)).flatten()
-        if edit.kind in ("color", "none"):
-            new = torch.cat([new[: len(new) // num_parts], cell[len(new) // num_parts :]])
-        cell[:] = new
+        cell[:] = cell_columns(edit.after)
     return {**state, "grid": grid, "carried": carried}
 
 

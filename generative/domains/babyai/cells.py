@@ -1,7 +1,6 @@
 """Cells of a grid as columns of ones and zeros, and back to codes.
 
-Axis letters: K columns of a cell (20: object types, colours, states, side by side), C columns that are kept of a cell:
-K, or more behind them.
+Axis letter: K columns of a cell (20: object types, colours, states, side by side).
 """
 
 from typing import Any
@@ -32,7 +31,7 @@ def cell_columns(codes: ArrayLike) -> Tensor:
 
 
 def cell_codes(cells: Tensor) -> Tensor:
-    """The likeliest codes (...) int32 of cells (..., C), without numbers of objects: the inverse of `cell_columns`."""
+    """The likeliest codes (...) int32 of cells (..., K), without numbers of objects: the inverse of `cell_columns`."""
     kind, color, state = (cells[..., block].argmax(-1) for block in (TYPE, COLOR, STATE))
     return make_code(kind, color, state).int()
 

@@ -19,7 +19,7 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Domain, Target
 from generative.recordings.format import Episode, Recording
 from generative.simulators.base import State
-from generative.simulators.exact import ExactSimulator, cell_columns
+from generative.simulators.exact import cell_columns, simulator_of
 from generative.simulators.relaxation import DIRECTION, cells
 from mop.envs.babyai import World
 from mop.envs.geometry import CATEGORIES, EMPTY
@@ -44,12 +44,11 @@ class WorldScene:
 
     def without(self, things: Sequence[Thing]) -> State:
         changed = dict(repeat_state(self.inputs, len(things)))
-        nothing = _EMPTY_FLOOR.repeat(self.inputs["carried"].shape[-1] // len(_EMPTY_FLOOR))
         for number, thing in enumerate(things):
             if thing.is_carried:
-                changed["carried"][number] = nothing
+                changed["carried"][number] = _EMPTY_FLOOR
             else:
-                changed["grid"][number, thing.y, thing.x] = nothing
+                changed["grid"][number, thing.y, thing.x] = _EMPTY_FLOOR
         return changed
 
     def edited(self, edits: Sequence[Edit]) -> State:
@@ -69,11 +68,8 @@ def sum_channels(views: Tensor) -> Tensor:
 
 
 def _sums_by_channel(columns: Tensor) -> Tensor:
-    """(C, K) -> (C, 3); what follows the K columns is of what lies in boxes, and goes with the type of the box."""
-    kinds, colors, states, *inside = columns.split([*CATEGORIES, columns.shape[-1] - sum(CATEGORIES)], -1)
-    sums = torch.stack([part.sum(-1) for part in (kinds, colors, states)], -1)
-    sums[:, 0] += sum(part.sum(-1) for part in inside)
-    return sums
+    """(C, K) -> (C, 3)."""
+    return torch.stack([part.sum(-1) for part in columns.split(list(CATEGORIES), -1)], -1)
 
 
 class ExactScenes:
@@ -83,7 +79,7 @@ class ExactScenes:
 
     def __init__(self, domain: Domain, encoding: Mapping):
         """encoding: of the config of the recording."""
-        self.simulator = ExactSimulator(tuple(encoding["grid_shape"]))
+        self.simulator = simulator_of(encoding)
         self.max_beginnings = domain.max_beginnings
         self._domain = domain
 
@@ -96,7 +92,7 @@ class ExactScenes:
         return WorldScene(state, grid, int(carried), position, direction)
 
     def at_world(self, world: World) -> WorldScene:
-        """The scene of a real world as it is now, with what lies in its boxes."""
+        """The scene of a real world as it is now."""
         state, position = self.simulator.state_of_worlds([world]), np.array(world.position)
         return WorldScene(state, world.codes, world.carried, position, world.direction)
 

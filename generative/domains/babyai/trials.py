@@ -18,7 +18,7 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Answer, FidelityProtocol, Sums, explained, masked_sums, stack_answers
 from generative.recordings.format import Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials, by_copy
-from generative.simulators.exact import ExactSimulator
+from generative.simulators.exact import ExactSimulator, simulator_of
 from generative.simulators.relaxation import NUM_CELLS, discretise, to_simplex
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS
@@ -141,7 +141,7 @@ class _Places:
 
 @torch.no_grad()
 def by_exact(simulator: ExactSimulator, trials: BabyAITrials) -> Forecast:
-    """Minigrid's own rules, from the whole world as it was; only what lies in boxes is not known."""
+    """Minigrid's own rules, from the whole world as it was."""
     start = trials.start
     state = simulator.state_of(start["grid"], start["position"], start["direction"], start["carried"])
     views = []
@@ -249,8 +249,6 @@ PROTOCOL = FidelityProtocol(
     actors=ACTORS,
     run_trials=run_trials,
     baselines=lambda recording: {COPY: by_copy, MARKOV: Markov.of(recording)},
-    exact=lambda recording: functools.partial(
-        by_exact, ExactSimulator(tuple(recording.config["encoding"]["grid_shape"]))
-    ),
+    exact=lambda recording: functools.partial(by_exact, simulator_of(recording.config["encoding"])),
     sums_of=sums_of,
 )

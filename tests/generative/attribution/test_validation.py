@@ -100,7 +100,7 @@ def test_a_planted_cause_is_the_top_attribution_in_a_real_world_and_nowhere_else
     is through the world. All of it as the cloned real world says.
     """
     world = world_at("BabyAI-UnlockPickup-v0", None, 3, [])
-    scenes, cell = ExactScenes(BABYAI, {"grid_shape": world.codes.shape}), None
+    scenes, cell = ExactScenes(BABYAI, {"task_id": "BabyAI-UnlockPickup-v0", "grid_shape": world.codes.shape}), None
     scene = scenes.at_world(world)
     for thing in scene.things:  # a coloured thing in the agent's view
         i, j = 3 + thing.right, 6 - thing.ahead

@@ -1,18 +1,23 @@
 """The exact simulator against the real environment, and what its gradients are."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from checks import refusal
 from minigrid.core.actions import Actions
-from minigrid.core.constants import DIR_TO_VEC
+from minigrid.core.world_object import Box, Key
 from torch.nn import functional as F
 
 from generative.domains.babyai.cells import COLOR, DOOR, STATE, TYPE, WALL, cell_codes, cell_columns
-from generative.simulators.exact import ExactSimulator
+from generative.domains.babyai.domain import BABYAI
+from generative.domains.babyai.scenes import ExactScenes
+from generative.simulators.exact import ExactSimulator, simulator_of
 from generative.simulators.relaxation import CELL_CATEGORIES, NUM_CELLS, cells, discretise, to_simplex
 from generative.simulators.visibility import Sight
+from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS, World, bot_steps, observe
 from mop.envs.geometry import CATEGORIES, EMPTY, GREY_WALL, IMAGE_SIZE
@@ -114,33 +119,20 @@ def test_equals_the_environment_on_100000_transitions_of_five_tasks():
     assert all(counts[kind] > least for kind, least in (needed | {"blocked": 5000}).items()), counts
 
 
-def test_a_box_gives_what_it_holds_wherever_it_was_carried():
+def test_what_lies_in_a_box_and_a_wrong_size_are_refused():
     (world,) = worlds_of("KeyInBox", [3])
+    simulator = ExactSimulator(world.codes.shape)
+    assert "boxes" in refusal(simulator.state_of_worlds, [world])
+    encoding = {"task_id": "BabyAI-KeyInBox-v0", "grid_shape": list(world.codes.shape)}
+    assert "boxes" in refusal(simulator_of, encoding) == refusal(ExactScenes, BABYAI, encoding)
+    with pytest.raises(InputError, match="boxes"):
+        BABYAI.fidelity.exact(SimpleNamespace(config={"encoding": encoding}))
+    assert simulator_of(encoding | {"task_id": "BabyAI-Unlock-v0"}).grid_shape == world.codes.shape
     box = next(cell for cell in world.env.grid.grid if cell is not None and cell.type == "box")
-    free = next(
-        (x, y, d) for d, (dx, dy) in enumerate(DIR_TO_VEC) for x, y in [(box.cur_pos[0] - dx, box.cur_pos[1] - dy)]
-        if world.env.grid.get(x, y) is None and world.env.grid.get(x - dx, y - dy) is None
-    )  # fmt: skip
-    world.env.agent_pos, world.env.agent_dir = free[:2], free[2]
-    world.env.gen_obs()
-    simulator = ExactSimulator(world.codes.shape)
-    state = simulator.state_of_worlds([world])
-    assert state["grid"].shape[-1] == 2 * CELL_CATEGORIES
-    shown = []
-    for action in (PICKUP, LEFT, LEFT, DROP, TOGGLE, PICKUP, TOGGLE, DROP):
-        world.step(action)
-        state = simulator.step(state, one_hot([action]))
-        assert torch.equal(simulator.view(state), to_simplex(world.obs[None]))
-        assert torch.equal(cell_codes(state["grid"][0]), torch.from_numpy(world.codes & (1 << 20) - 1))
-        shown.append(None if world.env.carrying is None else world.env.carrying.type)
-    assert shown == ["box", "box", "box", None, None, "key", "key", None]
-
-
-def test_an_unknown_content_is_none_and_a_wrong_size_is_refused():
-    (world,) = worlds_of("KeyInBox", [3])
-    simulator = ExactSimulator(world.codes.shape)
-    state = state_of_arrays(simulator, [world])
-    assert state["grid"].shape[-1] == CELL_CATEGORIES
+    box.contains = None
+    assert (cell_codes(simulator.state_of_worlds([world])["grid"][0]) == torch.from_numpy(arrays_of([world])[0])).all()
+    world.env.carrying = Box("red", contains=Key())
+    assert "boxes" in refusal(simulator.state_of_worlds, [world])
     with pytest.raises(ValueError, match="this simulator has"):
         ExactSimulator((6, 11)).state_of(world.codes[None], np.zeros((1, 2)), np.zeros(1), np.zeros(1))
 
