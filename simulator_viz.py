@@ -109,9 +109,9 @@ def _(shown_page, state):
 @app.cell
 def _(shown_page, state):
     mo.stop("future" not in shown_page.figures)
-    kind = "info" if state.fidelity[1] else "warn"
-    notes = [elements.problem(line, kind) for line in answer.how_true(state)]
-    mo.vstack([*notes, elements.drawn(shown_page, "future", page.label_of(state, "future"))])
+    line, is_enough = state.fidelity
+    note = elements.problem(line, "info" if is_enough else "warn")
+    mo.vstack([note, elements.drawn(shown_page, "future", page.label_of(state, "future"))])
     return
 
 

@@ -1,7 +1,6 @@
-"""The answer of a page in words: why the policy did that, and how a learned simulator departs from the real world."""
+"""The answer of a page in words: why the policy did that."""
 
 import html
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -71,15 +70,3 @@ def _cause(state: PageState, view: View, row: int) -> str:
     truth = f"in truth {short_number(amount, 3, '+')} {unit}; " if is_measured else ""
     unit = "" if is_measured else f" {unit}"
     return f"the {explanation.thing(row)}, {when}: {truth}by attribution {short_number(total, 3, '+')}{unit} ({path})"
-
-
-def how_true(state: PageState) -> Iterator[str]:
-    """How much a learned simulator can be relied on, and how it fares from this step on."""
-    yield state.fidelity[0]
-    found = state.agreement
-    if found.num_steps:
-        yield (
-            f"From here {counted(found.num_steps, 'step')} ahead: {found.cells:.1%} of cells right (if nothing "
-            f"changed: {found.copied_cells:.1%}), {found.views:.0%} of views, {found.actions:.0%} of actions; router "
-            f"weights {found.routing:.3f} apart in the mean, LPC {found.lpc:,.0f}"
-        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -126,37 +126,11 @@ def _draw_cost(ax: Axes, rows: Rows, step: int) -> None:
 # --- its future -------------------------------------------------------------------------------------------------------
 
 
-class Agreement(NamedTuple):
-    """How a simulated future agrees with the true one, over the steps after its beginning; NaN where there are none."""
-
-    num_steps: int
-    cells: float  # share that is right in type, colour and state
-    copied_cells: float  # the same of the first true view, taken for all others
-    views: float  # share without a wrong cell
-    actions: float  # share in which the policy does the same
-    routing: float  # mean absolute difference of router weights
-    lpc: float  # the same of LPC, in parameters
-
-
-def compare(truth: Rows, simulated: Rows) -> Agreement:
-    """The agreement of two futures of the same step; simulated: of `generative.domains.babyai.render.simulate`."""
-    true_obs, obs = truth["obs"][1:], simulated["obs"][1:]
-    is_wrong = pictures.wrong_cells(true_obs, obs)
-    if not len(is_wrong):
-        return Agreement(0, *[float("nan")] * 6)
-    is_right = {
-        "cells": ~is_wrong,
-        "copied_cells": ~pictures.wrong_cells(true_obs, np.broadcast_to(truth["obs"][:1], true_obs.shape)),
-        "views": ~is_wrong.any((1, 2)),
-        "actions": truth["student"][1:] == simulated["action"][1:],
-    }
-    shares = {name: float(right.mean()) for name, right in is_right.items()}
-    differences = {name: float(np.abs(truth[name] - simulated[name])[1:].mean()) for name in ("routing", "lpc")}
-    return Agreement(len(is_wrong), **shares, **differences)
-
-
 def plot_future(truth: Rows, simulated: Rows, step: int, title: str) -> Figure:
-    """Views as they were; simulated ones where they differ, wrong cells framed; differences of cells, routing, LPC."""
+    """Views as they were; simulated ones where they differ, wrong cells framed; differences of cells, routing, LPC.
+
+    simulated: of `generative.domains.babyai.render.simulate`.
+    """
     num_columns = len(truth["obs"])
     shown = np.unique(np.linspace(0, num_columns - 1, min(num_columns, _MAX_PICTURES)).round().astype(int)).tolist()
     is_wrong = pictures.wrong_cells(truth["obs"], simulated["obs"])

@@ -8,7 +8,7 @@ import numpy as np
 from minigrid.core.actions import Actions
 
 from generative.app.catalog import num_steps_of
-from generative.app.figures import Agreement, Rows, Sizes, compare
+from generative.app.figures import Rows, Sizes
 from generative.domains.playing import Span
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
@@ -97,11 +97,6 @@ class PageState:
         truth = {name: array[self.step : stop] for name, array in self.episode.items()}
         span = Span(self.step, stop - self.step, self.is_own, "")
         return truth, find_future(*self._opens, self.number, span)
-
-    @property
-    def agreement(self) -> Agreement:
-        """How the simulated future agrees with the real one."""
-        return compare(*self.futures)
 
     @functools.cached_property
     def fidelity(self) -> tuple[str, bool]:
