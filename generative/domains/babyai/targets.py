@@ -1,11 +1,5 @@
-"""What of a policy's answer is to be explained, as text and as a differentiable number.
+"""What of a policy's answer is to be explained, as text and as a differentiable number: those of `TARGETS_HELP`.
 
-    action:forward   the logit of an action, minus the mean of all logits; a name of Minigrid's, or its number
-    action:chosen    the same of the action that the policy chose at the recorded step
-    routing:2.1      the weight of expert 1 of layer 2, both counted from 0
-    lpc              layered parameter cost, in parameters
-    entropy          of the router's weights in nats, mean over the layers; entropy:1: of layer 1, counted from 0
-    direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
 Axis letters: N environments, A actions, L layers, E experts, S hidden units.
 """
 

@@ -1,12 +1,4 @@
-"""What of the answer of a game's agent is to be explained, as text and as a differentiable number.
-
-action:right     the logit of an action, minus the mean of all logits; a name of the game's, in words or with _
-action:chosen    the same of the agent's likeliest action at the recorded step
-jump             log-odds of a jump: of the probabilities of all actions with a jump, against those of all others
-value            the expected sum of discounted scaled rewards
-entropy          of the action probabilities, in nats
-direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
-"""
+"""What of a game agent's answer is to be explained, as text and as a differentiable number: of `TARGETS_HELP`."""
 
 import torch
 from torch import Tensor
