@@ -178,23 +178,6 @@ class Actor:
 # --- parts of a domain ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ViewScore:
-    """How close simulated views are to the true ones, in the log of a training."""
-
-    of: Callable[[Tensor, Tensor], Tensor]  # simulated and true views (T, N, X) -> (T, N)
-    names: tuple[str, str] = ("val_error_1", "val_error")  # of the mean one step ahead, and over all steps
-    brief: str = "error {val_error:.4f}"  # in the progress bar, as a format of the names
-    title: str = "views"
-    text: str = "squared error {val_error_1:.5f} one step ahead, {val_error:.5f} in all"
-
-    def measure(self, simulated: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
-        """The means of `names` over the steps in the mask (T, N)."""
-        values = self.of(simulated, true)
-        near, every = values[0][mask[0]].mean().item(), values[mask].mean().item()
-        return dict(zip(self.names, (near, every), strict=True))
-
-
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # measure -> sum and count of each trial, two arrays (T, N) float64
 
 
@@ -268,7 +251,9 @@ class Domain:
     # rows (M, S) -> scale of the hidden-state loss (S,)
     loss_units: Callable[..., Mapping[str, float]] = lambda settings, hidden_size: {}  # term -> units per nat, if not 1
     loss_unit: str = "nats a step"  # of the sum of all terms
-    view_score: ViewScore = ViewScore(lambda simulated, true: (simulated - true).square().mean(-1))
+    # simulated and true views (T, N, X) -> how close they are (T, N), in the log of a training
+    view_score: Callable[[Tensor, Tensor], Tensor] = lambda simulated, true: (simulated - true).square().mean(-1)
+    score_name: str = "error"
     num_validation: int = 200  # windows
     has_gpu: bool = False  # whether the policies run on a GPU
     fidelity: FidelityProtocol = FidelityProtocol({}, (), lacks, lacks, None, lacks)

@@ -138,7 +138,8 @@ class SimulatorRun(Trainable):
         self.evaluations_since_best = 0
         self.best: dict | None = None  # its weights, loss and update
         of_terms = (f"val_{name}" for name in ("loss", *domain.terms))
-        self.measured = dict.fromkeys((*of_terms, *domain.view_score.names), math.nan)
+        self.score = f"val_{domain.score_name}"
+        self.measured = dict.fromkeys((*of_terms, f"{self.score}_1", self.score), math.nan)
         self.columns = Columns((), {}, self._bar_text, self._closing_lines)
 
     def _all_windows(self, split: str) -> Windows:
@@ -226,7 +227,8 @@ class SimulatorRun(Trainable):
         self.measured = {"val_loss": loss, **{f"val_{name}": value.item() for name, value in terms.items()}}
         shown = self.model.views.decode(simulated.logits[self.num_init :])
         true, mask = frames.views[self.num_init :], frames.mask[self.num_init :]
-        self.measured |= self.domain.view_score.measure(shown, true, mask)
+        scores = self.domain.view_score(shown, true)
+        self.measured |= {f"{self.score}_1": scores[0][mask[0]].mean().item(), self.score: scores[mask].mean().item()}
         if self.best is None or loss < self.best["loss"]:
             weights = copied_to_cpu(self.model.state_dict())
             self.best, self.evaluations_since_best = {"weights": weights, "loss": loss, "update": self.update}, 0
@@ -279,16 +281,15 @@ class SimulatorRun(Trainable):
         self.evaluations_since_best = state["evaluations_since_best"]
 
     def _bar_text(self, row: Row) -> str:
-        close = self.domain.view_score.brief.format_map(row)
+        close = f"{self.domain.score_name} {row[self.score]:.4f}"
         held_out = "" if math.isnan(row["val_loss"]) else f" held out {row['val_loss']:.2f} {close}"
         return f"loss {row['loss']:.2f} obs {row['obs']:.2f} nats free {row['horizon']:.0f}{held_out}"
 
     def _closing_lines(self, row: Row) -> dict[str, str]:
-        score = self.domain.view_score
         return {
             "updates": f"{row['update']:.0f} ({row['seconds']:.0f} s)",
             "held out": f"loss {row['best_val_loss']:.2f} {self.domain.loss_unit} at best, running freely",
-            score.title: score.text.format_map(row),
+            self.domain.score_name: f"{row[f'{self.score}_1']:.4f} one step ahead, {row[self.score]:.4f} in all",
         }
 
 

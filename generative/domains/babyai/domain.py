@@ -11,7 +11,7 @@ from generative.domains.babyai.rollouts import BabyAIArena
 from generative.domains.babyai.scenes import ExactScenes, sum_channels, true_contributions
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
 from generative.domains.babyai.trials import PROTOCOL
-from generative.domains.base import Domain, ViewScore
+from generative.domains.base import Domain
 from generative.simulators.relaxation import to_simplex
 
 _SIZES = {"deterministic": 192, "groups": 12, "classes": 12, "map_channels": 12, "width": 128, "encoded": 128}
@@ -30,13 +30,8 @@ BABYAI = Domain(
     make_memory=lambda sizes, num_inputs: EgocentricMap(sizes["map_channels"], num_inputs, sizes["width"]),
     presets={"babyai": _SIZES, "small": _SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6}},
     extra_arrays=("routing",),
-    view_score=ViewScore(
-        of=lambda simulated, true: (simulated == true).all(-1).float(),
-        names=("val_exact_1", "val_exact"),
-        brief="exact {val_exact:.1%}",
-        title="exact views",
-        text="{val_exact_1:.1%} one step ahead, {val_exact:.1%} of all steps, at the end",
-    ),
+    view_score=lambda simulated, true: (simulated == true).all(-1).float(),
+    score_name="exact",
     fidelity=PROTOCOL,
     find_causes=find_causes,
     remove_causes=views_without,

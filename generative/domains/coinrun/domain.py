@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generative.agents.networks import KIND
-from generative.domains.base import Domain, ViewScore
+from generative.domains.base import Domain
 from generative.domains.coinrun.causes import FrameExplanation, find_causes, without_each
 from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, FrameDecoder, frame_views
 from generative.domains.coinrun.envs import DOMAIN, GameActor, open_worlds
@@ -73,12 +73,7 @@ COINRUN = Domain(
     hidden_variance=lambda hidden: torch.ones(hidden.shape[-1]),
     loss_units=_loss_units,
     loss_unit="(weighed)",
-    view_score=ViewScore(
-        of=lambda simulated, true: (simulated - true).div(WHITE).square().mean(-1),
-        brief="error of points {val_error:.4f}",
-        title="frames",
-        text="squared error of a point {val_error_1:.5f} one step ahead, {val_error:.5f} in all",
-    ),
+    view_score=lambda simulated, true: (simulated - true).div(WHITE).square().mean(-1),
     num_validation=40,
     has_gpu=True,
     fidelity=PROTOCOL,

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -204,6 +205,26 @@ def test_what_is_shown_does_not_count_in_held_out_worlds(tiny):
     run.held_out = run.held_out._replace(outcomes=torch.where(shown[..., None], 0.5, run.held_out.outcomes))
     run.evaluate()
     assert run.measured == measured
+
+
+def test_the_score_of_views_is_the_mean_one_step_ahead_and_over_all_steps(tiny):
+    run, given = run_of(tiny, num_updates=100), []
+
+    def score(simulated, true):
+        given.append((simulated, true))
+        return torch.arange(1.0, len(true) + 1)[:, None].expand(true.shape[:-1])
+
+    run.evaluate()
+    (exact, exact_1), mask = (run.measured[name] for name in ("val_exact", "val_exact_1")), run.held_out.mask[2:]
+    run.domain = replace(BABYAI, view_score=score)
+    run.evaluate()
+    assert run.num_init == 2 and not mask.all()
+    expected = (mask.sum(1) * torch.arange(1.0, len(mask) + 1)).sum() / mask.sum()
+    assert (run.measured["val_exact_1"], run.measured["val_exact"]) == (1, pytest.approx(expected.item()))
+    ((simulated, true),) = given
+    is_right = (simulated == true).all(-1)
+    assert exact == pytest.approx(is_right[mask].float().mean().item())
+    assert exact_1 == pytest.approx(is_right[0][mask[0]].float().mean().item())
 
 
 def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
