@@ -279,7 +279,7 @@ def test_others_are_refused(measured, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ({"simulator": "nowhere"}, "nowhere is missing; train a simulator"),
+        ({"simulator": "nowhere"}, "nowhere/checkpoint_final.pt is missing"),
         ({"actors": "trained,bot"}, "--actors must be some of"),
         ({"num_trials": 1}, "--num_trials must be"),
         ({"data_dir": "."}, "is no recording"),
