@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from minigrid.core.constants import OBJECT_TO_IDX
 from numba import njit
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.bench import Costs, case, seconds
@@ -145,26 +144,6 @@ def sequence(repeats: int = 10) -> Costs:
         yield {
             "plain": seconds(lambda: learn(plain.get_routing_info)),
             "compiled": seconds(lambda: learn(lambda *given: policy.run(plain, *given)), repeats),
-        }
-
-
-@case("ms")
-def optimiser_step(repeats: int = 20) -> Costs:
-    """Forward, backward, clipping and Adam over an unroll, compiled: one tensor for each parameter, and one for all."""
-    many, given = make_policy()
-    one, _ = make_policy()
-    by_parameter, flat = torch.optim.Adam(many.parameters(), fused=True), policy.FlatAdam(one, [], lr=1e-3)
-
-    def learn(optimiser, run) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss_of(*run()).backward()
-        nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
-        optimiser.step()
-
-    while True:
-        yield {
-            "parameter by parameter": seconds(lambda: learn(by_parameter, lambda: policy.run(many, *given)), repeats),
-            "flat": seconds(lambda: learn(flat, lambda: policy.run(one, *given, weights=flat.weights)), repeats),
         }
 
 

@@ -67,7 +67,7 @@ class Call(NamedTuple):
     """What a sequence is computed of beside tensors that have gradients."""
 
     shape: PolicyShape
-    specs: Sequence[ViewSpec] | None  # of each parameter in the flat array; None: that is the only parameter
+    specs: Sequence[ViewSpec]  # of each parameter in the flat array
     keep: Tensor  # (T, N) bool
     dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, as `sequence.Dropout`
     num_states: int  # of the last so many steps the states are returned
@@ -96,10 +96,8 @@ class CompiledSequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, call, obs, lang, x, hidden, *parameters):
         (num_steps, num_envs), shape = call.keep.shape, call.shape
-        flat = parameters[0]
-        if call.specs is not None:
-            flat = torch.from_numpy(zeros(shape.num_weights, _numpy(hidden).dtype))
-            torch._foreach_copy_(views_of(call.specs, flat), parameters)
+        flat = torch.from_numpy(zeros(shape.num_weights, _numpy(hidden).dtype))
+        torch._foreach_copy_(views_of(call.specs, flat), parameters)
         ctx.save_for_backward(flat)  # which notices a change in between
         ctx.call, ctx.parts, weights = call, parts_of(num_envs), _numpy(flat)
         hidden, keep = _numpy(hidden), _numpy(call.keep)
@@ -137,7 +135,7 @@ class CompiledSequence(torch.autograd.Function):
         flat, by_given, by_hidden = map(
             torch.from_numpy, (flat, np.concatenate(by_given, 1), np.concatenate(by_hidden))
         )
-        by_parameters = (flat,) if specs is None else views_of(specs, flat)
+        by_parameters = views_of(specs, flat)
         if ctx.tapes[0].obs is None:
             return None, None, None, by_given, by_hidden, *by_parameters
         by_obs, by_lang = by_given.split([by_given.shape[-1] - shape.lang_dim, shape.lang_dim], -1)

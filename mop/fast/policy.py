@@ -4,7 +4,7 @@ They are compiled on a CPU, and `packed` on other devices; other equations are r
 `mixture_of_experts`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -20,12 +20,10 @@ from mixture_of_experts import (
     Router,
 )
 from mop.fast import packed
-from mop.fast.autograd import Call, CompiledSequence, views_of
+from mop.fast.autograd import Call, CompiledSequence
 from mop.fast.policy_step import CompiledPolicy, PolicyShape
 from mop.fast.sequence_kernels import are_categories
 from mop.fast.weights import ViewSpec, lay_out, zeros
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 # What is compiled: the names of the equations, and the classes that they are made of.
 KNOWN_EQUATIONS = (MixtureOfExpertsPolicy.equations, GRUPolicy.equations)
@@ -59,13 +57,12 @@ def run(
     lang: Tensor,
     hidden: Tensor,
     keep: Tensor | None = None,
-    weights: Tensor | None = None,
     is_packed: bool | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """`RecurrentPolicy.get_routing_info` of a sequence.
 
-    weights: those of `FlatAdam`, which then have the gradient; is_packed: None to choose by the device. There are no
-    second derivatives; compiled, the gradients by the categories of one-hot observations are zero.
+    is_packed: None to choose by the device. There are no second derivatives; compiled, the gradients by the categories
+    of one-hot observations are zero.
     """
     if not is_on_cpu(policy) if is_packed is None else is_packed:
         x = policy.input_projection(policy.encode(obs, lang))
@@ -73,7 +70,7 @@ def run(
         return logits, routing, states[-1]
     if not are_categories(policy.edges.numpy(), obs.detach().numpy()):
         policy.check_categories(obs)
-    logits, routing, states = _run(policy, obs, lang, None, hidden, keep, 1, weights)
+    logits, routing, states = _run(policy, obs, lang, None, hidden, keep, 1)
     return logits, routing, states[-1]
 
 
@@ -90,10 +87,10 @@ def _run_packed(policy: RecurrentPolicy, x: Tensor, hidden: Tensor, keep: Tensor
     return policy.head(x), routing, states
 
 
-def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: int, weights=None):
+def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: int):
     """`run_projected` of either obs (T, N, I) and lang (T, N, G), or x (T, N, D), with the last `num_states` states.
 
-    keep: (T, N); weights: as in `run`.
+    keep: (T, N).
     """
     num_steps_and_envs = (obs if x is None else x).shape[:2]
     if keep is None:
@@ -106,60 +103,9 @@ def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: 
             dropouts.append((uniform, *layer.dropout))
         else:
             dropouts.append(None)
-    specs, parameters = (_specs_of(policy), policy.parameters()) if weights is None else (None, (weights,))
-    call = Call(shape, specs, keep, dropouts, num_states)
-    logits, states, *routing = CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
+    call = Call(shape, _specs_of(policy), keep, dropouts, num_states)
+    logits, states, *routing = CompiledSequence.apply(call, obs, lang, x, hidden, *policy.parameters())
     return logits, routing, states
-
-
-class FlatAdam(torch.optim.Adam):
-    """`torch.optim.Adam` on the weights of a policy as one tensor, which it steps much faster than many, and on others.
-
-    The policy's parameters become views of `weights` (shape.num_weights,), so that they hold the same numbers; their
-    gradients are its alone. The state is that of Adam on the policy's parameters and then the others: it does not tell
-    how weights lie in memory.
-    """
-
-    def __init__(self, policy: RecurrentPolicy, others: Sequence[Tensor], lr: float):
-        """others: parameters that are not the policy's."""
-        self.specs = _specs_of(policy)
-        self.weights = torch.from_numpy(zeros(shape_of(policy).num_weights, _dtype_of(policy)))
-        for parameter, view in zip(policy.parameters(), views_of(self.specs, self.weights), strict=True):
-            view.copy_(parameter.detach())
-            parameter.data = view
-        super().__init__([self.weights.requires_grad_(), *others], lr=lr, fused=True)
-
-    def state_dict(self) -> dict:
-        """As of one parameter each; moments are views."""
-        own, last = super().state_dict(), len(self.specs) - 1
-        state = {}
-        for number, moments in own["state"].items():
-            if number == 0:
-                parts = zip(*(views_of(self.specs, moments[name]) for name in _MOMENTS), strict=True)
-                for i, part in enumerate(parts):
-                    state[i] = {"step": moments["step"], **dict(zip(_MOMENTS, part, strict=True))}
-            else:
-                # under the same names, not equal ones of a loaded file: pickle tells these apart
-                state[number + last] = {name: moments[name] for name in ("step", *_MOMENTS)}
-        (group,) = own["param_groups"]
-        return {"state": state, "param_groups": [group | {"params": list(range(len(group["params"]) + last))}]}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """A state as of one parameter each."""
-        given, last = state_dict["state"], len(self.specs) - 1
-        state = {}
-        if 0 in given:
-            state[0] = {"step": given[0]["step"]}
-            for name in _MOMENTS:
-                state[0][name] = torch.zeros_like(self.weights.detach())
-                for number, view in enumerate(views_of(self.specs, state[0][name])):
-                    view.copy_(given[number][name])
-        state |= {
-            number - last: moments for number, moments in given.items() if number > last
-        }  # in order, as files are
-        (group,) = state_dict["param_groups"]
-        own = group | {"params": list(range(len(group["params"]) - last))}
-        super().load_state_dict({"state": state, "param_groups": [own]})
 
 
 # --- a copy that steps without torch ----------------------------------------------------------------------------------

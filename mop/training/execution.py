@@ -3,8 +3,7 @@
 The one place where this is chosen; results are equal within rounding. Axis letters as in `mixture_of_experts`.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
@@ -54,23 +53,6 @@ def run_projected(policy: RecurrentPolicy, x: Tensor, hidden: Tensor) -> tuple[T
         states.append(hidden)
     by_layer = [torch.stack(weights) for weights in zip(*routing, strict=True)]
     return torch.stack(logits), by_layer, torch.stack(states)
-
-
-def prepare_learning(policy: RecurrentPolicy, others: Sequence[Tensor], lr: float) -> tuple[Run, torch.optim.Adam]:
-    """The sequence with gradients, (obs, lang, hidden, keep) -> as `run`, and Adam on the policy's weights and others.
-
-    The optimiser's state is that of Adam on the policy's parameters and then the others. From here on the policy's own
-    parameters may have no gradients of their own.
-    """
-    if refusal(policy) is not None or not fast.is_on_cpu(policy):
-        adam = torch.optim.Adam([*policy.parameters(), *others], lr=lr, fused=True)
-        return functools.partial(run, policy), adam
-    adam = fast.FlatAdam(policy, others, lr)
-
-    def run_flat(obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor):
-        return fast.run(policy, obs, lang, hidden, keep, adam.weights)
-
-    return run_flat, adam
 
 
 def stepper(policy: RecurrentPolicy) -> Run:

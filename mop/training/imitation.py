@@ -87,8 +87,7 @@ class ImitationRun:
             self.lang_proj = build_lang_proj(encoder.name, encoder.dim, config["lang_dim"]).to(device)
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
-        others = [p for p in self.lang_proj.parameters() if p.requires_grad]
-        self._run, self.optimizer = execution.prepare_learning(self.policy, others, config["lr"])
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
         student = execution.student_of(self.policy, config["num_workers"])
         task_ids = [task.task_id for task in self.tasks for _ in range(config["num_envs"])[task.slots]]
         self.rollouts = Rollouts(
@@ -146,7 +145,7 @@ class ImitationRun:
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
         lang = self._lang(batch.missions)[mission]
-        logits, routing, _ = self._run(obs, lang, first_hidden, keep)
+        logits, routing, _ = execution.run(self.policy, obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.penalty)
         self.optimizer.zero_grad(set_to_none=True)

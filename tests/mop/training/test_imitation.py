@@ -30,7 +30,6 @@ from mop.training.imitation_log import reward_for_errors
 from mop.training.log import TrainingLog
 from mop.training.loss import ComplexityPenalty, imitation_loss
 from mop.training.replay import Batch
-from mop.training.states import copied_to_cpu
 
 ENCODER = load_encoder("vocab")
 
@@ -646,28 +645,6 @@ def test_the_number_of_threads_changes_nothing(make_run, monkeypatch):
     assert len(autograd.parts_of(16)) == 2 and len(trained[0].replay) > 0
     assert torch.equal(*map(weights, trained))
     assert_same(*(run.state() for run in trained))
-
-
-def test_the_state_of_one_tensor_is_that_of_its_parameters(make_run):
-    """Beside `torch.optim.Adam` on a copy whose parameters are tensors of their own, with the same gradients."""
-    for changes in ({}, {"residual": True, "train_lang_proj": False}, {"policy": "gru"}):
-        run = make_run(replay=0, **changes)  # one step an update
-        apart = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in run.parameters]
-        adam = torch.optim.Adam(apart, lr=run.config["lr"], fused=True)
-        assert run.optimizer.state_dict()["state"] == adam.state_dict()["state"] == {}
-        for _ in range(3):
-            losses(run, 1)
-            flat, *own = run.optimizer.param_groups[0]["params"]
-            grads = [*autograd.views_of(run.optimizer.specs, flat.grad), *(p.grad for p in own)]
-            for parameter, grad in zip(apart, grads, strict=True):
-                parameter.grad = grad.clone(memory_format=torch.contiguous_format)
-            adam.step()
-        one, other = (copied_to_cpu(optimizer.state_dict()) for optimizer in (run.optimizer, adam))
-        assert one["param_groups"] == other["param_groups"] and len(one["state"]) == len(run.parameters) > 5
-        assert all(tensor.is_contiguous() for moments in one["state"].values() for tensor in moments.values())
-        torch.testing.assert_close(one["state"], other["state"], rtol=1e-5, atol=1e-9)
-        for parameter, own in zip(apart, run.parameters, strict=True):
-            torch.testing.assert_close(own, parameter)
 
 
 def test_without_a_seed_the_trial_is_the_seed(tmp_path):
