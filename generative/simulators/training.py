@@ -286,10 +286,11 @@ class SimulatorRun(Trainable):
         return f"loss {row['loss']:.2f} obs {row['obs']:.2f} nats free {row['horizon']:.0f}{held_out}"
 
     def _closing_lines(self, row: Row) -> dict[str, str]:
+        ahead, in_all = row[f"{self.score}_1"], row[self.score]
         return {
             "updates": f"{row['update']:.0f} ({row['seconds']:.0f} s)",
             "held out": f"loss {row['best_val_loss']:.2f} {self.domain.loss_unit} at best, running freely",
-            self.domain.score_name: f"{row[f'{self.score}_1']:.4f} one step ahead, {row[self.score]:.4f} in all",
+            "views": f"{self.domain.score_name} {ahead:.4f} one step ahead, {in_all:.4f} in all",
         }
 
 

@@ -4,6 +4,7 @@ What needs a recording is skipped where envpool or the Qt that it needs is missi
 """
 
 import dataclasses
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -212,7 +213,7 @@ def test_the_command_of_the_paper_trains(game_recording, game_model, tmp_path, m
         assert full.view(full.step(state, torch.zeros(1, 15))).shape == (1, NUM_POINTS)
     monkeypatch.setitem(COINRUN.presets, "hard-rec", TINY)  # the flags alone, at a tiny size
     assert in_process(train_gen_model.main, *words, "--num_updates", 2, "--output_dir", tmp_path) == 0
-    assert "squared error of a point" in capsys.readouterr().out
+    assert re.search(r"views +error 0\.\d+ one step ahead, 0\.\d+ in all", capsys.readouterr().out)
     model, config = load_simulator(tmp_path / "trainable_hx")
     assert config["domain"] == "game" and config["task_id"] == "coinrun" and model.num_actions == 9
     assert config["settings"]["batch_size"] == 28 and config["num_initializing_steps"] == 3
