@@ -191,7 +191,11 @@ class Page:
         return self.dropdown(label).evaluate("select => select.selectedOptions[0].label")
 
     def refresh(self) -> None:
+        """Press the button, and wait until the page has made its controls anew: the old ones are not listened to."""
+        controls = self.page.locator("marimo-ui-element")
+        before = controls.evaluate_all("all => all.map(one => one.getAttribute('random-id'))")
         self.page.get_by_role("button", name="Refresh").click()
+        self.until(lambda: controls.evaluate_all("all => all.map(one => one.getAttribute('random-id'))") != before)
 
     def close(self) -> None:
         self.page.close()
