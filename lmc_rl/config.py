@@ -38,8 +38,8 @@ def words_of(*allowed: str) -> Callable[[Any], tuple[str, ...]]:
     """A check for some of these words with commas between them, or "none", in the order of `allowed`."""
 
     def parse(value: Any) -> tuple[str, ...]:
-        words = value.replace(" ", "").split(",") if isinstance(value, str) else value or []
-        words = [] if words == ["none"] else words
+        words = value.replace(" ", "").split(",") if isinstance(value, str) else value
+        words = [] if words in (None, ["none"]) else words
         is_list = isinstance(words, list | tuple)
         if not is_list or not set(map(str, words)) <= set(allowed) or len(set(map(str, words))) < len(words):
             raise ValueError(f"must be some of {', '.join(allowed)} with commas between them, or none")
@@ -57,8 +57,9 @@ def fractions(value: Any, with_zero: bool = False) -> tuple[float, ...]:
     form = f"must be fractions {limits}, such as 0.1,0.5"
     if isinstance(value, str):
         value = [] if value.strip().lower() == "none" else value.strip().strip(",").split(",")
+    items = [value] if isinstance(value, int | float) else [] if value is None else value
     try:
-        given = tuple(number(0)(item) for item in ([value] if isinstance(value, float) else value or []))
+        given = tuple(number(0)(item) for item in items)
     except (ValueError, TypeError):
         raise ValueError(form) from None
     if not all(0 < point < 1 or (with_zero and point == 0) for point in given):

@@ -26,7 +26,7 @@ from lmc_rl.analysis.lost_figures import plot_instability
 from lmc_rl.analysis.report import table_of, write_summaries
 from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups, read_measures
 from lmc_rl.analysis.table import ROWS_NAME, read_rows
-from lmc_rl.config import resolve_rl
+from lmc_rl.config import resolve_mop, resolve_rl
 from lmc_rl.experiment import is_finished, run
 from lmc_rl.learners.rl import PathSegment, RLLearner
 from lmc_rl.learners.sac_ddpg import RLRun
@@ -369,10 +369,12 @@ def test_a_config_file_and_flags(tmp_path):
     config = resolve_rl({"noise_std": "0.2"}, str(path))
     assert (config.algo, config.noise_std, config.fork_points, config.learning_rate) == ("DDPG", 0.2, (0.5,), 0.001)
     assert config.ent_coef is None and "ent_coef" not in config.recorded()
+    path.write_text("fork_points: 0\n")
+    assert resolve_mop({}, str(path)).fork_points == (0.0,)
     path.write_text("speed: 3\n")
     line = refusal(resolve_rl, {}, str(path))
     assert "mine.yaml" in line and "speed" in line
-    for foreign in ("5", "[[1]]", "{self: 1}", "true"):
+    for foreign in ("0", "5", "[[1]]", "{self: 1}", "true"):
         path.write_text(f"controls: {foreign}\n")
         line = refusal(resolve_rl, {}, str(path))
         assert "mine.yaml" in line and "controls" in line
