@@ -150,7 +150,7 @@ def _doors_toggled(grid: Tensor, carried: Tensor, toggle: Tensor) -> Tensor:
     unlocked = is_locked * fits
     turned = torch.stack([is_closed + unlocked - is_open, is_open - is_closed, -unlocked], -1)
     turned = (toggle * grid[..., DOOR])[..., None] * turned
-    return F.pad(turned, (STATE.start, grid.shape[-1] - STATE.stop))
+    return F.pad(turned, (STATE.start, 0))
 
 
 def _hand_after(grid: Tensor, carried: Tensor, pick_up: Tensor, drop: Tensor) -> Tensor:

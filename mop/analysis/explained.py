@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from mop.analysis.cells import index_cells
-from mop.analysis.groups import GROUPINGS, choose_phases, get_available_analyses, group_routing_data
+from mop.analysis.groups import GROUPINGS, PHASE_GROUPINGS, choose_phases, get_available_analyses, group_routing_data
 from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import check_not_empty, checked_weights, index_episodes
 from mop.artifacts.routing_cache import RoutingData
@@ -91,7 +91,7 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
     Cell; action; phase; time since start in bins that begin at TIME_BINS. The phase is the grouping `phases` of
     GROUPINGS under its title; without one, that of `choose_phases`.
     """
-    phases = phases or choose_phases([get_available_analyses(routing_data)])
+    phases = phases or choose_phases([get_available_analyses(routing_data, PHASE_GROUPINGS)])
     if phases not in (None, *GROUPINGS):
         raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
     found, factors = {}, {"cell": _cell, "action": _grouping("by_action")}

@@ -5,7 +5,7 @@ Axis letters: S steps, K numbers of a key, G groups.
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -313,10 +313,10 @@ def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
     return Groups(grouping, chosen, labels, index, counts, num_episodes, first)
 
 
-def get_available_analyses(routing_data: RoutingData) -> list[str]:
+def get_available_analyses(routing_data: RoutingData, among: Iterable[str] = GROUPINGS) -> list[str]:
     """List GROUPINGS: "overall", and those whose fields are there and that make two groups or more."""
     names = ["overall"]
-    for name in GROUPINGS:
+    for name in among:
         try:
             if np.ptp(_keys(routing_data, name)[1], axis=0).any():
                 names.append(name)

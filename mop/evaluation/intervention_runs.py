@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mixture_of_experts import MoELayer, RecurrentPolicy
-from mop.analysis.groups import choose_phases, get_available_analyses
+from mop.analysis.groups import PHASE_GROUPINGS, choose_phases, get_available_analyses
 from mop.analysis.intervention_effects import exchange, measure_effects, phases_of_both
 from mop.analysis.metrics import compute_metrics
 from mop.analysis.routing_data import checked_weights
@@ -111,7 +111,7 @@ class Study:
         self.intact = self._play(act_and_see, np.arange(num_episodes), progress)
         world, obs = (np.concatenate(parts) for parts in zip(*seen, strict=True))
         self._obs = obs[np.argsort(world, kind="stable")]  # (S, I) uint8, in the order of the steps of `intact`
-        self.group_by = group_by or choose_phases([get_available_analyses(self.intact)]) or "overall"
+        self.group_by = group_by or choose_phases([get_available_analyses(self.intact, PHASE_GROUPINGS)]) or "overall"
         groups, self._phase, _ = phases_of_both(self.intact, self.intact, self.group_by)
         self.phases: list[str] = groups.labels
 

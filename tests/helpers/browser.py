@@ -192,10 +192,14 @@ class Page:
 
     def refresh(self) -> None:
         """Press the button, and wait until the page has made its controls anew: the old ones are not listened to."""
-        controls = self.page.locator("marimo-ui-element")
-        before = controls.evaluate_all("all => all.map(one => one.getAttribute('random-id'))")
+        before = self._controls()
         self.page.get_by_role("button", name="Refresh").click()
-        self.until(lambda: controls.evaluate_all("all => all.map(one => one.getAttribute('random-id'))") != before)
+        self.until(lambda: self._controls() != before)
+
+    def _controls(self) -> list[str]:
+        """What tells each control from the one that stood there before."""
+        controls = self.page.locator("marimo-ui-element")
+        return controls.evaluate_all("all => all.map(one => one.getAttribute('random-id'))")
 
     def close(self) -> None:
         self.page.close()
